@@ -1,0 +1,2 @@
+//! To come.
+#![cfg_attr(not(feature = "std"), no_std)]
