@@ -1,2 +1,9 @@
-//! To come.
-#![cfg_attr(not(feature = "std"), no_std)]
+//! The fencepost reference driver, the same files in every world: in user space over std, under
+//! shuttle, and (by Kbuild) as a Linux module.
+//!
+//! Owns the whole behaviour of the driver. Does no I/O, reads no clock and spawns nothing: what it
+//! needs of the world it asks of its host. Memory, locks and atomics come from [`facade`] only;
+//! neither `std` nor `alloc` can be named outside that module, which the missing prelude enforces.
+#![cfg_attr(not(any(test, MODULE)), no_std)]
+
+pub mod facade;

@@ -1,0 +1,58 @@
+//! Everything that core takes from its world's runtime: growable containers, shared pointers, locks
+//! and atomics. Every constructor that may need memory is fallible.
+//!
+//! Three flavours stand behind one interface, picked at compile time:
+//!
+//! | flavour | when | memory | locks and atomics |
+//! |---|---|---|---|
+//! | std | feature `std` | std | std |
+//! | shuttle | features `std` and `shuttle` | std | shuttle, which explores their schedules |
+//! | bare | neither | none: every allocation fails | none are ever made |
+//!
+//! The bare flavour exists to be compiled: it proves that core needs neither std nor alloc. The
+//! interface is the intersection with the kernel's `KVec`, `KBox`, `Arc` and `Mutex`: no weak
+//! pointers, no reference counts to look at, no unsizing.
+//!
+//! [`Slab`], [`Fifo`] and [`SortedMap`] are built on [`Vec`] and are the same everywhere.
+
+mod fifo;
+pub mod inject;
+pub mod rank;
+mod slab;
+mod sorted_map;
+
+#[cfg(feature = "std")]
+extern crate std;
+
+#[cfg(feature = "std")]
+#[path = "memory_std.rs"]
+mod memory;
+#[cfg(feature = "std")]
+#[path = "sync_std.rs"]
+mod sync;
+
+#[cfg(not(feature = "std"))]
+#[path = "memory_bare.rs"]
+mod memory;
+#[cfg(not(feature = "std"))]
+#[path = "sync_bare.rs"]
+mod sync;
+
+pub use fifo::Fifo;
+pub use memory::{Box, IntoIter, Vec};
+pub use rank::Rank;
+pub use slab::{Reserved, Slab};
+pub use sorted_map::SortedMap;
+pub use sync::{Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, MutexGuard, Ordering};
+
+use fencepost_uapi::Errno;
+
+/// No memory; `ENOMEM` to user space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AllocError;
+
+impl From<AllocError> for Errno {
+    fn from(_: AllocError) -> Self {
+        Errno::NOMEM
+    }
+}
