@@ -1,1 +1,2 @@
-//! To come.
+//! The scenario language, its interpreter and the oracle.
+pub mod seed;
