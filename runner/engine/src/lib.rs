@@ -1,2 +1,3 @@
 //! The scenario language, its interpreter and the oracle.
+pub mod lang;
 pub mod seed;

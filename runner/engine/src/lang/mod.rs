@@ -1,0 +1,9 @@
+//! The scenario language: from YAML text to tests that the interpreter runs. Owns parsing, checking,
+//! parameters and the schema; runs nothing and touches no device.
+
+pub mod ast;
+pub mod expect;
+pub mod expr;
+pub mod step;
+
+pub use ast::{Span, Test, Tier};
