@@ -6,4 +6,6 @@
 //! neither `std` nor `alloc` can be named outside that module, which the missing prelude enforces.
 #![cfg_attr(not(any(test, MODULE)), no_std)]
 
+pub mod driver;
 pub mod facade;
+pub mod host;

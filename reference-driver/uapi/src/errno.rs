@@ -34,7 +34,8 @@ errnos! {
     EXIST = 17, "Exists";
     NODEV = 19, "No such device";
     INVAL = 22, "Invalid argument";
-    NFILE = 23, "Too many open files";
+    NFILE = 23, "Too many open files in the system";
+    MFILE = 24, "Too many open files";
     NOTTY = 25, "Not an ioctl of this file";
     NOSPC = 28, "No space left";
     OVERFLOW = 75, "Value too large";
