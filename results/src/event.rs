@@ -52,7 +52,7 @@ pub struct RunStarted {
     pub run: String,
     /// Wall clock at the start, milliseconds since 1970.
     pub unix_ms: u64,
-    /// The run's seed; each test's own seed is derived from it and the test's name.
+    /// The run's seed, which is the seed of each of its tests.
     pub seed: u64,
     /// Device under test, as given to `--device`.
     pub device: String,
