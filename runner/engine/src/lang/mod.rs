@@ -2,8 +2,10 @@
 //! parameters and the schema; runs nothing and touches no device.
 
 pub mod ast;
+pub mod diag;
 pub mod expect;
 pub mod expr;
 pub mod step;
+mod yaml;
 
 pub use ast::{Span, Test, Tier};

@@ -104,6 +104,14 @@ pub enum Action {
     CpuFill(Fill),
     /// CPU atomic read-modify-write, sequentially consistent.
     CpuAtomic(Atomic),
+    /// Writes the device's encoding of a program (without results) by the CPU, to be run as
+    /// [`Batch::At`]; what follows it in memory stays. The end of the batch is encoded too.
+    CpuProgram {
+        /// Where.
+        at: Place,
+        /// What.
+        body: Vec<Command>,
+    },
     /// Waits until a word compares, looking at it with CPU loads (acquire); `ETIME` at the time-out.
     CpuWait(WordWait),
 
@@ -352,7 +360,7 @@ pub struct Submit {
     /// Exec queue; none: the client's default.
     pub queue: Option<String>,
     /// Batches of one submission; empty: synchronisation only.
-    pub batches: Vec<Vec<Command>>,
+    pub batches: Vec<Batch>,
     /// Waited for before the first batch.
     pub wait: Vec<Fence>,
     /// Signalled after the last batch.
@@ -363,6 +371,20 @@ pub struct Submit {
     pub finish: Option<JobEnd>,
     /// Longest wait if `finish`.
     pub timeout: Duration,
+}
+
+/// A batch of a submission.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Batch {
+    /// Commands; the adapter places them.
+    Program(Vec<Command>),
+    /// Whatever stands at a GPU address: put there by `cpu.program`, or rubbish.
+    At {
+        /// Where.
+        at: Place,
+        /// Bytes, a multiple of 8.
+        size: Expr,
+    },
 }
 
 /// Waiting for a submission.
@@ -396,17 +418,6 @@ pub enum Command {
     Load(Read),
     /// Store a value.
     Store(Write),
-    /// Store what an earlier named load of this submission gave.
-    StoreResult {
-        /// Where.
-        at: Place,
-        /// Name of the load.
-        from: String,
-        /// Added first.
-        add: Expr,
-        /// How much.
-        width: Width,
-    },
     /// Copy bytes.
     Copy {
         /// Source.
@@ -440,8 +451,13 @@ pub enum Command {
     },
     /// Store with release ordering.
     Release(Write),
-    /// Store the device's time, 8 bytes.
-    Timestamp(Place),
+    /// The device's time in nanoseconds: stored as 8 bytes at the place, or a result.
+    Timestamp {
+        /// Where to; none: a result.
+        at: Option<Place>,
+        /// Name of the result.
+        name: Option<String>,
+    },
     /// Repeat commands.
     Loop {
         /// How often.
@@ -451,8 +467,6 @@ pub enum Command {
     },
     /// Nothing.
     Nop,
-    /// A malformed command.
-    Bad,
 }
 
 /// A bind call.
@@ -476,7 +490,7 @@ pub struct Bind {
 #[derive(Clone, Debug, PartialEq)]
 pub enum BindOp {
     /// Map.
-    Map(Mapping),
+    Map(Box<Mapping>),
     /// Unmap a range; with `sparse` exactly that sparse region and all within.
     Unmap {
         /// GPU address.
