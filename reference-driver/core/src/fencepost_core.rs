@@ -9,3 +9,4 @@
 pub mod driver;
 pub mod facade;
 pub mod host;
+pub mod gpuva;
