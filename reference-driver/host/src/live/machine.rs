@@ -1,0 +1,454 @@
+//! One device at work: trapped calls in, calls of the driver out. Owns the driver, the open nodes, the
+//! worker threads, and the rule that a panic of the driver ends the device, not the runner.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use fencepost_core::driver::{Driver, File, Mapping, Step, Worker};
+use fencepost_core::host::Host;
+use fencepost_uapi::fencepost::{COUNTERS, EXEC, QUERY, VM_BIND};
+use fencepost_uapi::{Errno, ioctl};
+use nix::fcntl::OFlag;
+
+use super::Config;
+use super::files::{Made, What};
+use super::guard::guard;
+use super::reaper::{self, Owner};
+use super::serve::{Port, Service};
+use super::sys::client;
+use super::sys::notify::{Answer, Call};
+use super::sys::number::{ARCH, Flags, Open};
+use super::world::{World, errno, within};
+use super::{maps, sync_file};
+
+/// Memory of destroyed objects that is kept before all processes are asked who has it mapped.
+const KEEP_BYTES: u64 = 64 << 20;
+/// Pauses of a worker that waits for memory to change, shortest and longest.
+const STALL: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
+/// Stack of a worker in bytes.
+const STACK: usize = 512 << 10;
+
+/// An open node.
+struct Node {
+    file: File<World>,
+    /// CPU mappings made through it, by object memory.
+    mappings: HashMap<u64, Mapping<World>>,
+}
+
+/// One device.
+pub(crate) struct Machine {
+    driver: Driver<World>,
+    nodes: Mutex<HashMap<u64, Node>>,
+    paths: Vec<Vec<u8>>,
+    engines: u32,
+    workers: Mutex<Workers>,
+    started: OnceLock<()>,
+    watched: OnceLock<Result<(), nix::errno::Errno>>,
+    /// Processes that were spawned.
+    roots: Mutex<Vec<i32>>,
+    /// Events of the reaper, and how many of them were looked after.
+    closings: AtomicU64,
+    collected: Mutex<u64>,
+    panic: OnceLock<String>,
+    this: Weak<Machine>,
+}
+
+#[derive(Default)]
+struct Workers {
+    bind: Option<JoinHandle<()>>,
+    engines: Vec<JoinHandle<()>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Machine {
+    /// Starts a device.
+    pub(crate) fn new(config: &Config) -> Result<Arc<Machine>, Errno> {
+        let world = World::new(config.driver.vram_bytes).map_err(errno)?;
+        let driver = Driver::new(world, config.driver)?;
+        let paths = config.nodes.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
+        Ok(Arc::new_cyclic(|this| Machine {
+            driver,
+            nodes: Mutex::default(),
+            paths,
+            engines: config.driver.engines,
+            workers: Mutex::default(),
+            started: OnceLock::new(),
+            watched: OnceLock::new(),
+            roots: Mutex::default(),
+            closings: AtomicU64::new(0),
+            collected: Mutex::default(),
+            panic: OnceLock::new(),
+            this: Weak::clone(this),
+        }))
+    }
+
+    fn world(&self) -> &World {
+        self.driver.host()
+    }
+
+    /// Remembers a spawned process.
+    pub(crate) fn add_root(&self, pid: u32) {
+        lock(&self.roots).push(pid.cast_signed());
+    }
+
+    /// What the driver's panic said, if it panicked.
+    pub(crate) fn panicked(&self) -> Option<&str> {
+        self.panic.get().map(String::as_str)
+    }
+
+    /// Calls the driver; its panic ends the device.
+    fn call<R>(&self, f: impl FnOnce(&Driver<World>) -> R) -> Result<R, Errno> {
+        if self.panic.get().is_some() {
+            return Err(Errno::NODEV);
+        }
+        guard(|| f(&self.driver)).map_err(|said| {
+            // The first panic counts; what follows on other threads is its consequence.
+            let _later = self.panic.set(said);
+            self.end();
+            Errno::NODEV
+        })
+    }
+
+    /// Ends all waits and workers.
+    pub(crate) fn end(&self) {
+        self.world().over.store(true, Ordering::SeqCst);
+        self.world().events.wake();
+    }
+
+    // ---- trapped calls -------------------------------------------------------------------------
+
+    fn open(&self, port: &Port, call: &Call, open: Open) -> Answer {
+        let mut room = [0; 64];
+        let longest = self.paths.iter().map(Vec::len).max().unwrap_or(0);
+        let room = &mut room[..(longest + 1).min(64)];
+        let path = client::read_str(client::way(), call.tid, call.args[open.path], room);
+        let Some(path) = path.map(|len| &room[..len]) else { return Answer::Continue };
+        if !self.paths.iter().any(|node| node == path) {
+            return Answer::Continue;
+        }
+        let flags = match open.flags {
+            Flags::Arg(index) => call.args[index],
+            Flags::How(index) => {
+                let mut word = [0; 8];
+                let at = call.args[index];
+                match client::read(client::way(), call.tid, at, &mut word) {
+                    Ok(()) => u64::from_ne_bytes(word),
+                    Err(errno) => return Answer::Error(errno as i32),
+                }
+            }
+        };
+        let flags = OFlag::from_bits_retain(flags as i32);
+        match self.open_node(flags) {
+            Ok(made) => self.hand_over(port, call, made, flags.contains(OFlag::O_CLOEXEC)),
+            Err(errno) => Answer::Error(errno.0),
+        }
+    }
+
+    /// Opens the device, as `open(2)` of a character device with these flags.
+    fn open_node(&self, flags: OFlag) -> Result<Made, Errno> {
+        if flags.contains(OFlag::O_DIRECTORY) {
+            return Err(Errno(libc::ENOTDIR));
+        }
+        if flags.contains(OFlag::O_CREAT | OFlag::O_EXCL) {
+            return Err(Errno::EXIST);
+        }
+        let watch = || reaper::watch(self.world().files.path(), self.this.clone());
+        self.watched.get_or_init(watch).map_err(errno)?;
+        self.catch_up();
+        let file = self.call(Driver::open)??;
+        match self.world().files.create(What::Node, flags) {
+            Ok(made) => {
+                let node = Node { file, mappings: HashMap::new() };
+                lock(&self.nodes).insert(made.number, node);
+                Ok(made)
+            }
+            Err(error) => {
+                self.call(|driver| driver.close(&file))?;
+                Err(errno(error))
+            }
+        }
+    }
+
+    /// Gives a new node to the caller.
+    fn hand_over(&self, port: &Port, call: &Call, made: Made, cloexec: bool) -> Answer {
+        match port.listener.answer_fd(call.id, made.fd.as_fd(), cloexec) {
+            Ok(_) => Answer::Sent,
+            Err(code) => {
+                let number = made.number;
+                self.world().files.discard(What::Node, made);
+                self.release(number, What::Node);
+                Answer::Error(code)
+            }
+        }
+    }
+
+    fn ioctl(&self, port: &Arc<Port>, call: &Call) -> Answer {
+        let (fd, request, arg) = (call.args[0] as i32, call.args[1] as u32, call.args[2]);
+        let world = self.world();
+        // What is not of this device, or not open, is the kernel's to answer.
+        let Ok(Some((number, what))) = world.files.identify(&world.threads, call.tid, fd) else {
+            return Answer::Continue;
+        };
+        let result = match what {
+            What::Node if ioctl::kind(request) == ioctl::DRM_TYPE => {
+                self.node_ioctl(port, call, number, request, arg)
+            }
+            What::Object(kind, id) => {
+                let task = world.task(call.tid);
+                within(port, call.id, call.tid, || {
+                    sync_file::ioctl(world, task, kind, id, request, arg)
+                })
+            }
+            What::Node => Err(Errno::NOTTY),
+        };
+        match result {
+            Ok(value) => Answer::Value(value),
+            Err(errno) => Answer::Error(errno.0),
+        }
+    }
+
+    fn node_ioctl(
+        &self,
+        port: &Arc<Port>,
+        call: &Call,
+        number: u64,
+        request: u32,
+        arg: u64,
+    ) -> Result<i64, Errno> {
+        let is = |other: u32| ioctl::nr(request) == ioctl::nr(other);
+        let world = self.world();
+        // The caller may have closed something before.
+        if world.files.len() > 1 {
+            self.catch_up();
+        }
+        if is(QUERY) {
+            self.forget_unmapped();
+        }
+        if is(VM_BIND) || is(EXEC) {
+            self.start_workers(is(EXEC));
+        }
+        let file = lock(&self.nodes).get(&number).map(|node| node.file.clone());
+        let file = file.ok_or(Errno::NODEV)?;
+        let task = world.task(call.tid);
+        let result = within(port, call.id, call.tid, || {
+            self.call(|driver| driver.ioctl(&file, task, request, arg))
+        });
+        if world.kept_bytes() > KEEP_BYTES {
+            self.give_back();
+        }
+        result?
+    }
+
+    fn mmap(&self, call: &Call) -> Answer {
+        let [_, len, _, flags, fd, offset] = call.args;
+        let world = self.world();
+        let Ok(Some((number, what))) = world.files.identify(&world.threads, call.tid, fd as i32)
+        else {
+            return Answer::Continue;
+        };
+        match what {
+            What::Node => match self.map_object(number, len, flags as i32, offset) {
+                Ok(()) => Answer::Continue,
+                Err(errno) => Answer::Error(errno.0),
+            },
+            // Neither a dma-buf of ours nor a syncobj can be mapped.
+            What::Object(..) => Answer::Error(libc::EINVAL),
+        }
+    }
+
+    /// Allows the mapping, and keeps the object's memory for it.
+    fn map_object(&self, number: u64, len: u64, flags: i32, offset: u64) -> Result<(), Errno> {
+        let len = len.checked_next_multiple_of(super::arena::PAGE).ok_or(Errno::NOMEM)?;
+        if len == 0 || flags & libc::MAP_TYPE == libc::MAP_PRIVATE {
+            return Err(Errno::INVAL);
+        }
+        let file = lock(&self.nodes).get(&number).map(|node| node.file.clone());
+        let file = file.ok_or(Errno::NODEV)?;
+        let mapping = self.call(|driver| driver.mmap(&file, offset, len))??;
+        self.world().note_mapped(mapping.mem);
+        let replaced = lock(&self.nodes)
+            .get_mut(&number)
+            .map(|node| node.mappings.insert(mapping.mem.0, mapping));
+        // The end of a mapping is the driver's work: not under our lock.
+        self.call(move |_| {
+            let _replaced = replaced;
+        })
+    }
+
+    // ---- ends ----------------------------------------------------------------------------------
+
+    /// Looks after everything that was closed so far.
+    fn catch_up(&self) {
+        let events = reaper::is_pending() || self.world().files.has_silent();
+        let counted = self.closings.load(Ordering::SeqCst);
+        if events || *lock(&self.collected) < counted {
+            self.collect();
+        }
+    }
+
+    /// A description is gone.
+    fn release(&self, number: u64, what: What) {
+        match what {
+            What::Node => {
+                let Some(node) = lock(&self.nodes).remove(&number) else { return };
+                // A dead device has nothing to release.
+                let _dead = self.call(|driver| {
+                    driver.close(&node.file);
+                    drop(node);
+                });
+                if lock(&self.nodes).is_empty() {
+                    self.world().give_back(|_, _| false);
+                }
+            }
+            What::Object(kind, id) => {
+                let _dead = self.call(|driver| driver.release_fd(kind, id));
+            }
+        }
+    }
+
+    /// Drops the mappings that no client has any more.
+    fn forget_unmapped(&self) {
+        if lock(&self.nodes).values().all(|node| node.mappings.is_empty()) {
+            return;
+        }
+        let Some(inode) = self.inode() else { return };
+        let mapped = maps::of_trees(&lock(&self.roots), inode);
+        let mut gone = Vec::new();
+        for node in lock(&self.nodes).values_mut() {
+            let unused = node.mappings.extract_if(|_, map| !mapped.overlaps(map.mem.0, map.size));
+            gone.extend(unused);
+        }
+        let _dead = self.call(move |_| gone.clear());
+    }
+
+    /// Gives back memory of destroyed objects that nobody has mapped.
+    fn give_back(&self) {
+        let Some(inode) = self.inode() else { return };
+        let mapped = maps::of_everybody(inode);
+        self.world().give_back(|offset, size| mapped.overlaps(offset, size));
+    }
+
+    fn inode(&self) -> Option<u64> {
+        let stat = nix::sys::stat::fstat(self.world().arena.memfd()).ok()?;
+        Some(stat.st_ino)
+    }
+
+    /// Number of descriptions that clients still hold.
+    pub(crate) fn open_descriptions(&self) -> usize {
+        self.world().files.len()
+    }
+
+    /// Threads of clients that are still alive.
+    pub(crate) fn clients(&self) -> Vec<i32> {
+        self.world().threads.alive()
+    }
+
+    /// The driver's counters; `None` once it panicked.
+    pub(crate) fn counters(&self) -> Option<[u64; COUNTERS.len()]> {
+        self.collect();
+        self.forget_unmapped();
+        self.call(Driver::counters).ok()
+    }
+
+    // ---- workers -------------------------------------------------------------------------------
+
+    fn start_workers(&self, engines: bool) {
+        if self.started.get().is_some() {
+            return;
+        }
+        let mut workers = lock(&self.workers);
+        if workers.bind.is_none() {
+            workers.bind = self.start(Worker::Bind);
+        }
+        if engines && workers.engines.is_empty() {
+            let all = (0..self.engines).map(Worker::Engine);
+            workers.engines = all.filter_map(|worker| self.start(worker)).collect();
+            let _once = self.started.set(());
+        }
+    }
+
+    fn start(&self, worker: Worker) -> Option<JoinHandle<()>> {
+        let machine = self.this.upgrade()?;
+        let name = match worker {
+            Worker::Bind => "bind".to_owned(),
+            Worker::Engine(number) => format!("engine{number}"),
+        };
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+        thread.spawn(move || machine.work(worker)).ok()
+    }
+
+    /// A worker's life.
+    fn work(&self, worker: Worker) {
+        let events = &self.world().events;
+        let mut pause = STALL[0];
+        while !self.world().over.load(Ordering::SeqCst) {
+            let seen = events.now();
+            match self.call(|driver| driver.step(worker)) {
+                Ok(Step::Worked) => pause = STALL[0],
+                Ok(Step::Idle) => {
+                    pause = STALL[0];
+                    events.sleep(seen, None);
+                }
+                Ok(Step::Stalled { until_ns }) => {
+                    let left = until_ns.saturating_sub(self.world().now_ns());
+                    events.sleep(seen, Some(pause.min(Duration::from_nanos(left))));
+                    pause = (pause * 2).min(STALL[1]);
+                }
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Waits for the workers, after [`Machine::end`].
+    pub(crate) fn join(&self) {
+        let Workers { bind, engines } = std::mem::take(&mut *lock(&self.workers));
+        for worker in bind.into_iter().chain(engines) {
+            // Panics of the driver were caught inside.
+            let _ended = worker.join();
+        }
+    }
+}
+
+impl Service for Machine {
+    fn serve(&self, port: &Arc<Port>, call: &Call) -> Answer {
+        if call.nr == ARCH.ioctl {
+            return self.ioctl(port, call);
+        }
+        if call.nr == ARCH.mmap {
+            return self.mmap(call);
+        }
+        match ARCH.opens.iter().find(|open| open.nr == call.nr) {
+            Some(open) => self.open(port, call, *open),
+            None => Answer::Continue,
+        }
+    }
+
+    fn may_block(&self, call: &Call) -> bool {
+        call.nr == ARCH.ioctl
+    }
+}
+
+impl Owner for Machine {
+    fn collect(&self) {
+        // Held to the end: who comes meanwhile must find everything done.
+        let mut collected = lock(&self.collected);
+        let counted = self.closings.load(Ordering::SeqCst);
+        let files = &self.world().files;
+        for (number, what) in files.take_closed(self.world().arena.memfd()) {
+            self.release(number, what);
+        }
+        *collected = counted;
+    }
+
+    fn closings(&self) -> &AtomicU64 {
+        &self.closings
+    }
+}

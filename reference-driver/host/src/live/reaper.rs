@@ -1,0 +1,122 @@
+//! Learns that clients have closed something. Owns the process's one inotify instance and its thread:
+//! the number of instances a user may have is small, devices are many.
+//!
+//! The kernel reports that some description of a memfd was closed, not which, and does so shortly
+//! before it drops the locks by which the host tells. Hence the second looks. Who needs to be
+//! exact, because a client's own close came before its next call, asks [`is_pending`] and looks itself:
+//! then the locks are gone, since the client's system call has ended.
+
+use std::collections::HashMap;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use nix::errno::Errno;
+use nix::poll::{PollFlags, PollTimeout};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+
+use super::sys::fd;
+
+/// When the thread looks again after an event, in milliseconds.
+const AGAIN: [u16; 3] = [1, 10, 100];
+
+/// Somebody whose descriptions get closed.
+pub(crate) trait Owner: Send + Sync + 'static {
+    /// Looks for descriptions that are gone.
+    fn collect(&self);
+
+    /// Counts events.
+    fn closings(&self) -> &AtomicU64;
+}
+
+struct Reaper {
+    inotify: Inotify,
+    /// Held while events are read and counted.
+    owners: Mutex<HashMap<WatchDescriptor, Weak<dyn Owner>>>,
+}
+
+fn reaper() -> Result<&'static Reaper, Errno> {
+    static REAPER: OnceLock<Result<&'static Reaper, Errno>> = OnceLock::new();
+    *REAPER.get_or_init(|| {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let reaper: &'static Reaper =
+            Box::leak(Box::new(Reaper { inotify, owners: Mutex::default() }));
+        let thread = std::thread::Builder::new().name("reaper".into()).stack_size(256 << 10);
+        thread.spawn(|| reaper.run()).map_err(|_| Errno::EAGAIN)?;
+        Ok(reaper)
+    })
+}
+
+/// Starts the thread, if it does not run yet.
+pub(crate) fn start() -> Result<(), Errno> {
+    reaper().map(drop)
+}
+
+/// Tells `owner` from now on when a description of the file at `path` was closed. Ends by itself with
+/// the file.
+pub(crate) fn watch(path: &std::ffi::CStr, owner: Weak<dyn Owner>) -> Result<(), Errno> {
+    let reaper = reaper()?;
+    let mut owners = reaper.owners.lock().unwrap_or_else(PoisonError::into_inner);
+    let watch = reaper.inotify.add_watch(path, AddWatchFlags::IN_CLOSE)?;
+    owners.retain(|_, owner| owner.strong_count() > 0);
+    owners.insert(watch, owner);
+    Ok(())
+}
+
+/// Whether there are events that nobody has read: everybody should look.
+pub(crate) fn is_pending() -> bool {
+    let Ok(reaper) = reaper() else { return true };
+    let _counting = reaper.owners.lock().unwrap_or_else(PoisonError::into_inner);
+    fd::unread(reaper.inotify.as_fd()) > 0
+}
+
+impl Reaper {
+    fn run(&self) {
+        let mut looked: Vec<Arc<dyn Owner>> = Vec::new();
+        let mut round = 0;
+        loop {
+            let timeout = match AGAIN.get(round) {
+                Some(ms) if !looked.is_empty() => PollTimeout::from(*ms),
+                _ => {
+                    looked.clear();
+                    PollTimeout::NONE
+                }
+            };
+            match fd::ready(self.inotify.as_fd(), PollFlags::POLLIN, timeout) {
+                Ok(true) => {
+                    for owner in self.count() {
+                        if !looked.iter().any(|known| Arc::ptr_eq(known, &owner)) {
+                            looked.push(owner);
+                        }
+                    }
+                    round = 0;
+                }
+                Ok(false) => round += 1,
+                // Without memory for poll: those who need to know look themselves.
+                Err(_) => return,
+            }
+            for owner in &looked {
+                owner.collect();
+            }
+        }
+    }
+
+    /// Reads the events and counts them with their owners.
+    fn count(&self) -> Vec<Arc<dyn Owner>> {
+        let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut touched: Vec<Arc<dyn Owner>> = Vec::new();
+        for event in self.inotify.read_events().unwrap_or_default() {
+            if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+                owners.remove(&event.wd);
+            }
+            // On overflow nobody knows whose events are lost.
+            let lost = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
+            let concerned = owners.iter().filter(|(watch, _)| lost || **watch == event.wd);
+            for owner in concerned.filter_map(|(_, owner)| owner.upgrade()) {
+                owner.closings().fetch_add(1, Ordering::SeqCst);
+                touched.push(owner);
+            }
+        }
+        touched
+    }
+}

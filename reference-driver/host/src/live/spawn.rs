@@ -1,0 +1,128 @@
+//! Client processes: starting one under the filter, waiting for it, killing it. Owns the pidfd.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitStatus};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use nix::poll::{PollFlags, PollTimeout};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use super::serve::{self, Ends, Service};
+use super::sys::{fd, filter, notify};
+
+static PROGRAM: LazyLock<Vec<libc::sock_filter>> = LazyLock::new(filter::program);
+
+/// A process that sees the device. Dropping it kills and reaps the process.
+///
+/// The process dies with the thread that spawned it (`PR_SET_PDEATHSIG`), so that thread should
+/// outlive it.
+#[derive(Debug)]
+pub struct Child {
+    process: std::process::Child,
+    ended: OwnedFd,
+}
+
+/// Starts `command` under the filter, its calls served by `service`.
+pub(crate) fn spawn(
+    mut command: Command,
+    service: Arc<dyn Service>,
+    ends: &Arc<Ends>,
+) -> io::Result<Child> {
+    let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+    let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC)?;
+    // Before the fork, so that the thread comes up while the child does.
+    serve::start(ours, service, ends)?;
+    let program: &'static [libc::sock_filter] = &PROGRAM;
+    let parent = std::process::id();
+    let enter = move || {
+        // SAFETY: plain numbers.
+        if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        if nix::unistd::getppid().as_raw().cast_unsigned() != parent {
+            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        }
+        notify::confine(program, theirs.as_fd())
+    };
+    // SAFETY: between fork and exec the closure only makes system calls; it neither allocates nor
+    // takes a lock (`PROGRAM` was built above).
+    unsafe { command.pre_exec(enter) };
+    let process = command.spawn()?;
+    let ended = fd::pidfd(process.id());
+    let mut process = process;
+    match ended {
+        Ok(ended) => Ok(Child { process, ended }),
+        Err(error) => {
+            let _killed = process.kill().and_then(|()| process.wait());
+            Err(error)
+        }
+    }
+}
+
+impl Child {
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The process as the standard library knows it, for its pipes.
+    pub fn process_mut(&mut self) -> &mut std::process::Child {
+        &mut self.process
+    }
+
+    /// Waits for the end of the process.
+    ///
+    /// # Errors
+    /// Those of `waitpid(2)`.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.process.wait()
+    }
+
+    /// Waits for the end of the process, at most `limit` (rounded up to milliseconds); `None` if it
+    /// still runs then.
+    ///
+    /// # Errors
+    /// Those of `poll(2)` and `waitpid(2)`.
+    pub fn wait_timeout(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let ms = limit.as_nanos().div_ceil(1_000_000);
+        let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
+        if fd::ready(self.ended.as_fd(), PollFlags::POLLIN, timeout)? {
+            return self.process.wait().map(Some);
+        }
+        Ok(None)
+    }
+
+    /// The exit status, if the process has ended.
+    ///
+    /// # Errors
+    /// Those of `waitpid(2)`.
+    pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
+        self.process.try_wait()
+    }
+
+    /// Kills the process by SIGKILL; one that has ended already is no error.
+    ///
+    /// # Errors
+    /// Those of `kill(2)`.
+    pub fn kill(&mut self) -> io::Result<()> {
+        self.process.kill()
+    }
+
+    /// Readable once the process has ended: for a caller's own `poll(2)`.
+    #[must_use]
+    pub fn ended(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.ended.as_fd()
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            let _killed = self.process.kill().and_then(|()| self.process.wait());
+        }
+    }
+}

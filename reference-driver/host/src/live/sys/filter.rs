@@ -1,0 +1,153 @@
+//! Builds the seccomp program that decides which system calls of a client go to the host. Owns the
+//! choice of calls; installing the program is [`super::notify`]'s.
+//!
+//! Trapped: every call that opens a path (a filter cannot read the path), ioctls of type `d` (DRM) and
+//! `>` (sync files), and `mmap` of a file that is shared or has an offset at or above 4 GiB. Private
+//! file mappings below that, as the dynamic linker makes them, cannot be of a buffer object and
+//! stay at native speed.
+
+use super::number::ARCH;
+
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
+const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
+/// Offsets in `struct seccomp_data`.
+const NR: u32 = 0;
+const AUDIT: u32 = 4;
+const ARGS: u32 = 16;
+
+/// Ioctl types that are served.
+pub(crate) const TYPES: [u32; 2] = [b'd' as u32, b'>' as u32];
+
+/// The low half of an argument.
+const fn low(arg: u32) -> u32 {
+    ARGS + 8 * arg + if cfg!(target_endian = "big") { 4 } else { 0 }
+}
+
+/// The high half of an argument.
+const fn high(arg: u32) -> u32 {
+    ARGS + 8 * arg + if cfg!(target_endian = "big") { 0 } else { 4 }
+}
+
+const fn statement(code: u16, k: u32) -> libc::sock_filter {
+    libc::sock_filter { code, jt: 0, jf: 0, k }
+}
+
+/// Compares the accumulator with `k`; skips `yes` or `no` instructions.
+const fn equal(k: u32, yes: u8, no: u8) -> libc::sock_filter {
+    libc::sock_filter { code: EQUAL, jt: yes, jf: no, k }
+}
+
+const ALLOW: libc::sock_filter = statement(RETURN, libc::SECCOMP_RET_ALLOW);
+const NOTIFY: libc::sock_filter = statement(RETURN, libc::SECCOMP_RET_USER_NOTIF);
+
+/// The program for this architecture.
+pub(crate) fn program() -> Vec<libc::sock_filter> {
+    let mut program =
+        vec![statement(LOAD, AUDIT), equal(ARCH.audit, 1, 0), ALLOW, statement(LOAD, NR)];
+    for open in ARCH.opens {
+        block(&mut program, open.nr, &[NOTIFY]);
+    }
+    block(&mut program, ARCH.ioctl, &ioctl());
+    block(&mut program, ARCH.mmap, &mmap());
+    program.push(ALLOW);
+    program
+}
+
+/// Appends `body`, which must return on every path, for one call; other calls skip it.
+fn block(program: &mut Vec<libc::sock_filter>, nr: i64, body: &[libc::sock_filter]) {
+    let skip = u8::try_from(body.len()).expect("a block of less than 256 instructions");
+    program.push(equal(u32::try_from(nr).expect("a system-call number"), 0, skip));
+    program.extend_from_slice(body);
+}
+
+fn ioctl() -> [libc::sock_filter; 6] {
+    [
+        statement(LOAD, low(1)),
+        statement(AND, 0xff00),
+        equal(TYPES[0] << 8, 2, 0),
+        equal(TYPES[1] << 8, 1, 0),
+        ALLOW,
+        NOTIFY,
+    ]
+}
+
+fn mmap() -> [libc::sock_filter; 11] {
+    const ANONYMOUS: u32 = libc::MAP_ANONYMOUS as u32;
+    const PRIVATE: u32 = libc::MAP_PRIVATE as u32;
+    [
+        statement(LOAD, low(3)),
+        statement(AND, ANONYMOUS),
+        equal(ANONYMOUS, 0, 1),
+        ALLOW,
+        statement(LOAD, low(3)),
+        statement(AND, libc::MAP_TYPE as u32),
+        equal(PRIVATE, 0, 3),
+        statement(LOAD, high(5)),
+        equal(0, 0, 1),
+        ALLOW,
+        NOTIFY,
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs the program as the kernel does.
+    fn run(nr: i64, audit: u32, args: [u64; 6]) -> u32 {
+        let mut data = Vec::new();
+        data.extend_from_slice(&u32::try_from(nr).unwrap().to_ne_bytes());
+        data.extend_from_slice(&audit.to_ne_bytes());
+        data.extend_from_slice(&0u64.to_ne_bytes());
+        for arg in args {
+            data.extend_from_slice(&arg.to_ne_bytes());
+        }
+        let (program, mut at, mut acc) = (program(), 0, 0u32);
+        loop {
+            let step = program[at];
+            at += 1;
+            match step.code {
+                LOAD => {
+                    let from = step.k as usize;
+                    acc = u32::from_ne_bytes(data[from..from + 4].try_into().unwrap());
+                }
+                AND => acc &= step.k,
+                EQUAL => at += usize::from(if acc == step.k { step.jt } else { step.jf }),
+                RETURN => return step.k,
+                other => panic!("unexpected instruction {other:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn exactly_the_calls_that_can_reach_the_device_are_trapped() {
+        let shared = libc::MAP_SHARED as u64;
+        let private = libc::MAP_PRIVATE as u64;
+        let anonymous = libc::MAP_ANONYMOUS as u64;
+        let table: &[(&str, i64, [u64; 6], bool)] = &[
+            ("openat", libc::SYS_openat, [0; 6], true),
+            ("openat2", libc::SYS_openat2, [0; 6], true),
+            ("read", libc::SYS_read, [0; 6], false),
+            ("drm ioctl", libc::SYS_ioctl, [3, 0xc010_640c, 0, 0, 0, 0], true),
+            ("sync ioctl", libc::SYS_ioctl, [3, 0xc038_3e04, 0, 0, 0, 0], true),
+            ("tcgets", libc::SYS_ioctl, [3, 0x5401, 0, 0, 0, 0], false),
+            ("type in the high half", libc::SYS_ioctl, [3, 0x6400_0000_0000, 0, 0, 0, 0], false),
+            ("shared file", libc::SYS_mmap, [0, 4096, 3, shared, 3, 0], true),
+            ("validated", libc::SYS_mmap, [0, 4096, 3, 3, 3, 0], true),
+            ("shared at an offset", libc::SYS_mmap, [0, 4096, 3, shared, 3, 1 << 32], true),
+            ("private file", libc::SYS_mmap, [0, 4096, 3, private, 3, 0], false),
+            ("private at an offset", libc::SYS_mmap, [0, 4096, 3, private, 3, 1 << 32], true),
+            ("anonymous", libc::SYS_mmap, [0, 4096, 3, private | anonymous, !0, 0], false),
+            ("shared anonymous", libc::SYS_mmap, [0, 4096, 3, shared | anonymous, !0, 0], false),
+        ];
+        for (name, nr, args, trapped) in table {
+            let want =
+                if *trapped { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ALLOW };
+            assert_eq!(run(*nr, ARCH.audit, *args), want, "{name}");
+            assert_eq!(run(*nr, 0x4000_0003, *args), libc::SECCOMP_RET_ALLOW, "{name}, 32-bit");
+        }
+    }
+}
