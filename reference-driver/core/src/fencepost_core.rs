@@ -8,5 +8,7 @@
 
 pub mod driver;
 pub mod facade;
-pub mod host;
 pub mod gpuva;
+pub mod host;
+pub mod pgtable;
+pub mod vram;
