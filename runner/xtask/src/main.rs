@@ -1,2 +1,55 @@
-//! To come.
-fn main() {}
+//! Developer tasks, one file each: `cargo xtask TASK`.
+//!
+//! Owns what keeps the tree in order and what is generated from it. Nothing that a user of
+//! fencepost needs is here.
+
+mod header;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer tasks
+#[derive(Debug, Parser)]
+#[command(name = "xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Check the rules of the tree that no other tool checks
+    Tidy,
+    /// Generate the C header and the tables of docs/UAPI.md from fencepost-uapi
+    Header,
+}
+
+/// Why a task failed, one message for each thing found.
+type Findings = Vec<String>;
+
+fn main() -> ExitCode {
+    let root = root();
+    let result = match Cli::parse().task {
+        Task::Tidy => tidy::task(&root),
+        Task::Header => header::task(&root),
+    };
+    match result {
+        Ok(text) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Err(findings) => {
+            findings.iter().for_each(|finding| eprintln!("{finding}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The top of the source tree.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("this crate is two folders below the root").to_owned()
+}

@@ -1,0 +1,900 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * The uAPI of the fencepost reference driver.
+ *
+ * Generated from fencepost-uapi by `cargo xtask header`; do not edit.
+ * docs/UAPI.md says what the calls mean.
+ */
+#ifndef _FENCEPOST_DRM_H_
+#define _FENCEPOST_DRM_H_
+
+#include "drm.h"
+
+#if defined(__cplusplus)
+extern "C" {
+#endif
+
+/* ---- ioctl numbers ---- */
+
+#define DRM_FENCEPOST_QUERY                      0x00
+#define DRM_FENCEPOST_GEM_CREATE                 0x01
+#define DRM_FENCEPOST_GEM_MMAP_OFFSET            0x02
+#define DRM_FENCEPOST_GEM_INFO                   0x03
+#define DRM_FENCEPOST_VM_CREATE                  0x04
+#define DRM_FENCEPOST_VM_DESTROY                 0x05
+#define DRM_FENCEPOST_VM_BIND                    0x06
+#define DRM_FENCEPOST_QUEUE_CREATE               0x07
+#define DRM_FENCEPOST_QUEUE_DESTROY              0x08
+#define DRM_FENCEPOST_QUEUE_INFO                 0x09
+#define DRM_FENCEPOST_EXEC                       0x0a
+#define DRM_FENCEPOST_WAIT_USER_FENCE            0x0b
+#define DRM_FENCEPOST_FAULT_REPORT               0x0c
+#define DRM_FENCEPOST_VA_DUMP                    0x0d
+#define DRM_FENCEPOST_DEBUG_OPEN                 0x30
+#define DRM_FENCEPOST_DEBUG_INJECT               0x31
+#define DRM_FENCEPOST_DEBUG_DELAY                0x32
+#define DRM_FENCEPOST_DEBUG_EVICT                0x33
+
+#define DRM_IOCTL_FENCEPOST_QUERY \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_QUERY, struct drm_fencepost_query)
+#define DRM_IOCTL_FENCEPOST_GEM_CREATE \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_GEM_CREATE, struct drm_fencepost_gem_create)
+#define DRM_IOCTL_FENCEPOST_GEM_MMAP_OFFSET \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_GEM_MMAP_OFFSET, struct drm_fencepost_gem_mmap_offset)
+#define DRM_IOCTL_FENCEPOST_GEM_INFO \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_GEM_INFO, struct drm_fencepost_gem_info)
+#define DRM_IOCTL_FENCEPOST_VM_CREATE \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_VM_CREATE, struct drm_fencepost_vm_create)
+#define DRM_IOCTL_FENCEPOST_VM_DESTROY \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_VM_DESTROY, struct drm_fencepost_vm_destroy)
+#define DRM_IOCTL_FENCEPOST_VM_BIND \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_VM_BIND, struct drm_fencepost_vm_bind)
+#define DRM_IOCTL_FENCEPOST_QUEUE_CREATE \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_QUEUE_CREATE, struct drm_fencepost_queue_create)
+#define DRM_IOCTL_FENCEPOST_QUEUE_DESTROY \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_QUEUE_DESTROY, struct drm_fencepost_queue_destroy)
+#define DRM_IOCTL_FENCEPOST_QUEUE_INFO \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_QUEUE_INFO, struct drm_fencepost_queue_info)
+#define DRM_IOCTL_FENCEPOST_EXEC \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_EXEC, struct drm_fencepost_exec)
+#define DRM_IOCTL_FENCEPOST_WAIT_USER_FENCE \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_WAIT_USER_FENCE, struct drm_fencepost_wait_user_fence)
+#define DRM_IOCTL_FENCEPOST_FAULT_REPORT \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_FAULT_REPORT, struct drm_fencepost_fault_report)
+#define DRM_IOCTL_FENCEPOST_VA_DUMP \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_VA_DUMP, struct drm_fencepost_va_dump)
+#define DRM_IOCTL_FENCEPOST_DEBUG_OPEN \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_DEBUG_OPEN, struct drm_fencepost_debug_open)
+#define DRM_IOCTL_FENCEPOST_DEBUG_INJECT \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_DEBUG_INJECT, struct drm_fencepost_debug_inject)
+#define DRM_IOCTL_FENCEPOST_DEBUG_DELAY \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_DEBUG_DELAY, struct drm_fencepost_debug_delay)
+#define DRM_IOCTL_FENCEPOST_DEBUG_EVICT \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_DEBUG_EVICT, struct drm_fencepost_debug_evict)
+/* GPU page size. */
+#define DRM_FENCEPOST_PAGE_SIZE                  4096ULL
+/* Highest GPU address plus one: 48 bits, as four-level page tables give. */
+#define DRM_FENCEPOST_VA_END                     (1ULL << 48)
+/* Most operations in one VmBind. */
+#define DRM_FENCEPOST_MAX_OPS                    4096ULL
+/* Most entries in one array of Sync. */
+#define DRM_FENCEPOST_MAX_SYNCS                  1024ULL
+/* Most batches in one Exec. */
+#define DRM_FENCEPOST_MAX_BATCHES                64ULL
+/* Longest batch in bytes. */
+#define DRM_FENCEPOST_MAX_BATCH_BYTES            (1ULL << 20)
+/* Largest buffer object in bytes. */
+#define DRM_FENCEPOST_MAX_BO_BYTES               (1ULL << 34)
+
+/* ---- query ---- */
+
+
+/*
+ * Asks for a block of information. Two-step: with size 0 the driver returns the size needed;
+ * with a smaller size ENOSPC; with a larger one it writes what there is and returns that
+ * size.
+ */
+struct drm_fencepost_query {
+	/* QUERY_*. */
+	__u32 query;
+	/* Must be zero. */
+	__u32 flags;
+	/* Size of the block at data in bytes. */
+	__u64 size;
+	/* Receives the block. */
+	__u64 data;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+/* Query: one Caps. */
+#define DRM_FENCEPOST_QUERY_CAPS                 0
+/* Query: an array of Region. */
+#define DRM_FENCEPOST_QUERY_REGIONS              1
+/* Query: an array of u64 counters of the whole device, in the order of COUNTERS. */
+#define DRM_FENCEPOST_QUERY_COUNTERS             2
+
+/* What the device can do. */
+struct drm_fencepost_caps {
+	/* CAP_* bits. */
+	__u64 caps;
+	/* First GPU address that a VM can use. */
+	__u64 va_start;
+	/* One past the last. */
+	__u64 va_end;
+	/* Bit n set: pages of 1 << n bytes. */
+	__u64 page_sizes;
+	/* Number of execution engines. */
+	__u32 engines;
+	/* Most operations in one bind call. */
+	__u32 max_ops;
+	/* Most syncs in one call. */
+	__u32 max_syncs;
+	/* Most batches in one exec. */
+	__u32 max_batches;
+	/* Longest job time-out in milliseconds. */
+	__u32 max_timeout_ms;
+	/* Always zero. */
+	__u32 pad;
+	/* Frequency of the timestamp command in Hz. */
+	__u64 timestamp_hz;
+};
+
+/* Caps::caps: sparse regions. */
+#define DRM_FENCEPOST_CAP_SPARSE                 (1ULL << 0)
+/* Caps::caps: NULL mappings. */
+#define DRM_FENCEPOST_CAP_NULL                   (1ULL << 1)
+/* Caps::caps: prefetch operations. */
+#define DRM_FENCEPOST_CAP_PREFETCH               (1ULL << 2)
+/* Caps::caps: madvise operations. */
+#define DRM_FENCEPOST_CAP_MADVISE                (1ULL << 3)
+/* Caps::caps: PRIME import and export. */
+#define DRM_FENCEPOST_CAP_PRIME                  (1ULL << 4)
+/* Caps::caps: objects in device memory are evicted under pressure. */
+#define DRM_FENCEPOST_CAP_EVICTION               (1ULL << 5)
+/* Caps::caps: user fences. */
+#define DRM_FENCEPOST_CAP_USER_FENCE             (1ULL << 6)
+/* Caps::caps: the debug group can be opened on this device. */
+#define DRM_FENCEPOST_CAP_DEBUG                  (1ULL << 7)
+/* Caps::caps: atomics in device scope. */
+#define DRM_FENCEPOST_CAP_ATOMICS_DEVICE         (1ULL << 8)
+/* Caps::caps: atomics in system scope, against CPU atomics on a mapped buffer object. */
+#define DRM_FENCEPOST_CAP_ATOMICS_SYSTEM         (1ULL << 9)
+/* Caps::caps: a fault report per VM. */
+#define DRM_FENCEPOST_CAP_FAULT_REPORT           (1ULL << 10)
+/* Caps::caps: SVM (CPU mirror mappings). */
+#define DRM_FENCEPOST_CAP_SVM                    (1ULL << 11)
+
+/* One memory region. */
+struct drm_fencepost_region {
+	/* REGION_* bit that names it in placements. */
+	__u32 region;
+	/* Always zero. */
+	__u32 flags;
+	/* Size in bytes. */
+	__u64 size;
+	/* Bytes in use now. */
+	__u64 used;
+	/* Smallest allocation in bytes. */
+	__u64 min_page;
+	/* Always zero. */
+	__u64 reserved;
+};
+
+/* System memory. */
+#define DRM_FENCEPOST_REGION_SYSTEM              1
+/* Device memory (VRAM). */
+#define DRM_FENCEPOST_REGION_VRAM                2
+
+/* ---- GEM ---- */
+
+
+/*
+ * Creates a buffer object, filled with zeros. ENOSPC: larger than any region it may be
+ * placed in; ENOMEM: no memory now, even after eviction.
+ */
+struct drm_fencepost_gem_create {
+	/* Must be zero. */
+	__u64 extensions;
+	/* Size in bytes, a multiple of 4 KiB, not 0, at most MAX_BO_BYTES. */
+	__u64 size;
+	/* Regions it may live in, first choice VRAM; 0 or an unknown bit: EINVAL. */
+	__u32 placement;
+	/* GEM_CREATE_*. */
+	__u32 flags;
+	/* With GEM_CREATE_VM_PRIVATE the VM; else must be zero. */
+	__u32 vm_id;
+	/* The new object's handle, never 0. */
+	__u32 handle;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/*
+ * The object is used by one VM only and shares its reservation lock: it cannot be exported
+ * (EINVAL) nor bound in another VM (EINVAL).
+ */
+#define DRM_FENCEPOST_GEM_CREATE_VM_PRIVATE      1
+
+/* Gives the offset to pass to mmap(2) on the same device file. */
+struct drm_fencepost_gem_mmap_offset {
+	/* The object. */
+	__u32 handle;
+	/* Must be zero. */
+	__u32 flags;
+	/* The offset in bytes. */
+	__u64 offset;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+
+/* Tells where an object is. */
+struct drm_fencepost_gem_info {
+	/* The object. */
+	__u32 handle;
+	/* Must be zero. */
+	__u32 pad;
+	/* Size in bytes. */
+	__u64 size;
+	/* Regions it may live in. */
+	__u32 placement;
+	/* The region that it lives in now. */
+	__u32 resident;
+	/* Flags of its creation. */
+	__u32 flags;
+	/* Number of GPU mappings (VAs) of it in all VMs. */
+	__u32 mappings;
+	/* Number of times that it was evicted. */
+	__u64 evictions;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+
+/* ---- VM ---- */
+
+
+/*
+ * Creates a GPU address space. The hole kernel_start, kernel_start + kernel_size) is kept
+ * from binds, as by nouveau's VM_INIT; overflow, a hole outside the space, or a size without
+ * alignment to 4 KiB: EINVAL.
+ */
+struct drm_fencepost_vm_create {
+	/* Must be zero. */
+	__u64 extensions;
+	/* VM_CREATE_*. */
+	__u32 flags;
+	/* The new VM, never 0. */
+	__u32 vm_id;
+	/* Start of the kernel-reserved hole. */
+	__u64 kernel_start;
+	/* Size of the hole; 0: none. */
+	__u64 kernel_size;
+	/* One past the highest address; 0 means VA_END, beyond it EINVAL. */
+	__u64 va_end;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/*
+ * A long-running VM: jobs may run without bound and so make no dma_fence: out-syncobjs of
+ * its exec and bind calls are EOPNOTSUPP, user fences are used in their place.
+ */
+#define DRM_FENCEPOST_VM_CREATE_LONG_RUNNING     1
+
+/* Destroys a VM. EBUSY while queues use it. */
+struct drm_fencepost_vm_destroy {
+	/* The VM. */
+	__u32 vm_id;
+	/* Must be zero. */
+	__u32 pad;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+
+/*
+ * Changes mappings. All operations happen or none does. Without VM_BIND_ASYNC the call takes
+ * no syncs (EINVAL) and returns when the page tables are written. With it the call returns
+ * once the address space is updated; page tables are written after the in-fences, in the
+ * order of the bind queue's calls, and then the out-fences signal. A VM whose asynchronous
+ * bind failed is banned: ENOENT from then on.
+ */
+struct drm_fencepost_vm_bind {
+	/* Must be zero. */
+	__u64 extensions;
+	/* The VM. */
+	__u32 vm_id;
+	/* A bind queue of that VM, 0 for its default one. Other classes, other VMs: EINVAL. */
+	__u32 queue_id;
+	/* VM_BIND_*. */
+	__u32 flags;
+	/* Number of BindOp; 0: synchronise only. */
+	__u32 num_ops;
+	/* Size of one operation, at least 64. */
+	__u32 op_stride;
+	/* Size of one sync, at least 32. */
+	__u32 sync_stride;
+	/* Array of BindOp. */
+	__u64 ops;
+	/* Number of Sync. */
+	__u32 num_syncs;
+	/* Must be zero. */
+	__u32 pad;
+	/* Array of Sync. */
+	__u64 syncs;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+/* VmBind::flags: see there. */
+#define DRM_FENCEPOST_VM_BIND_ASYNC              1
+
+/* One operation of a bind call. */
+struct drm_fencepost_bind_op {
+	/* BIND_OP_*. */
+	__u32 op;
+	/* BIND_* bits; which are allowed depends on the operation, others: EINVAL. */
+	__u32 flags;
+	/* The object to map or, for unmap-all, to unmap; else must be 0. */
+	__u32 handle;
+	/* Page kind 0 to 255 (map only), carried into page-table entries and the VA dump. */
+	__u32 kind;
+	/* GPU address. */
+	__u64 addr;
+	/* Size; 0: EINVAL but for unmap-all, where addr and range must be 0. */
+	__u64 range;
+	/* Offset into the object; offset + range beyond the object: EINVAL. */
+	__u64 offset;
+	/* Prefetch: the region (REGION_*). Madvise: the preferred region, 0 for none. Else 0. */
+	__u64 value;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/*
+ * Map an object, NULL (BIND_NULL) or a sparse region (BIND_SPARSE), replacing what is mapped
+ * there. A memory mapping that crosses the edge of a sparse region: ENOSPC. A sparse region
+ * that overlaps a region: EEXIST; a mapping: ENOSPC.
+ */
+#define DRM_FENCEPOST_BIND_OP_MAP                0
+/*
+ * Unmap a range: mappings are split, holes are fine. Inside a sparse region the sparse
+ * behaviour comes back. With BIND_SPARSE: remove exactly that region (ENOENT) and all
+ * within.
+ */
+#define DRM_FENCEPOST_BIND_OP_UNMAP              1
+/* Unmap every mapping of an object in this VM. */
+#define DRM_FENCEPOST_BIND_OP_UNMAP_ALL          2
+/*
+ * Move the objects mapped in the range to a region; nothing mapped there: no effect. A
+ * region that an object may not be in is skipped for that object.
+ */
+#define DRM_FENCEPOST_BIND_OP_PREFETCH           3
+/* Set the preferred region of object-less mappings (NULL), splitting at the edges. */
+#define DRM_FENCEPOST_BIND_OP_MADVISE            4
+/* The GPU may only read: a write or atomic faults. */
+#define DRM_FENCEPOST_BIND_READONLY              1
+/* Map nothing: reads give 0, writes are dropped. No handle, no offset. */
+#define DRM_FENCEPOST_BIND_NULL                  2
+/*
+ * The operation is about a sparse region: reads of unbacked parts give 0, writes are
+ * dropped.
+ */
+#define DRM_FENCEPOST_BIND_SPARSE                4
+/* Mirror the CPU's address space: EOPNOTSUPP unless CAP_SVM. */
+#define DRM_FENCEPOST_BIND_CPU_MIRROR            8
+
+/*
+ * A synchronisation point. In-fences of a syncobj that has none: EINVAL; unknown handle:
+ * ENOENT; a timeline point of 0: EINVAL. A user fence needs SYNC_SIGNAL (EOPNOTSUPP), an
+ * address aligned to 8 (EINVAL), and there is one at most in a call (EINVAL).
+ */
+struct drm_fencepost_sync {
+	/* SYNC_*. */
+	__u32 kind;
+	/* SYNC_SIGNAL or 0 to wait. */
+	__u32 flags;
+	/* The syncobj; 0 for a user fence. */
+	__u32 handle;
+	/* Must be zero. */
+	__u32 pad;
+	/* The timeline point, or the value that a user fence writes; else 0. */
+	__u64 value;
+	/* User fence: where 8 bytes are written, a CPU address for binds, a GPU address for exec. */
+	__u64 addr;
+};
+
+/* A binary syncobj. */
+#define DRM_FENCEPOST_SYNC_SYNCOBJ               0
+/* A point of a timeline syncobj. */
+#define DRM_FENCEPOST_SYNC_TIMELINE              1
+/* A user fence. */
+#define DRM_FENCEPOST_SYNC_USER_FENCE            2
+/* Signal after the work in place of waiting before it. */
+#define DRM_FENCEPOST_SYNC_SIGNAL                1
+
+/* ---- queues and execution ---- */
+
+
+/* Creates a queue. */
+struct drm_fencepost_queue_create {
+	/* Must be zero. */
+	__u64 extensions;
+	/* The VM that it works in. */
+	__u32 vm_id;
+	/* QUEUE_CLASS_*. */
+	__u32 class;
+	/* Must be zero. */
+	__u32 flags;
+	/* 0 low, 1 normal, 2 high. */
+	__u32 priority;
+	/*
+	 * Time a job may run in milliseconds; 0 for the default of 10,000; above
+	 * Caps::max_timeout_ms: EINVAL.
+	 */
+	__u32 timeout_ms;
+	/* The new queue, never 0. */
+	__u32 queue_id;
+	/* Engine to run on (below Caps::engines); must be 0 for a bind queue. */
+	__u32 engine;
+	/* Must be zero. */
+	__u32 pad;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/* Runs batches. */
+#define DRM_FENCEPOST_QUEUE_CLASS_EXEC           0
+/* Orders binds. */
+#define DRM_FENCEPOST_QUEUE_CLASS_BIND           1
+
+/* Destroys a queue; its jobs are cancelled, their out-fences signal with ECANCELED. */
+struct drm_fencepost_queue_destroy {
+	/* The queue. */
+	__u32 queue_id;
+	/* Must be zero. */
+	__u32 pad;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+
+/* Tells the state of a queue. */
+struct drm_fencepost_queue_info {
+	/* The queue. */
+	__u32 queue_id;
+	/* Must be zero. */
+	__u32 pad;
+	/* QUEUE_STATE_*. */
+	__u32 state;
+	/* Resets of its engine that this queue caused. */
+	__u32 resets;
+	/* Jobs submitted. */
+	__u64 submitted;
+	/* Jobs finished, with or without an error. */
+	__u64 completed;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/* The queue works. */
+#define DRM_FENCEPOST_QUEUE_STATE_ACTIVE         0
+/* A job of it faulted or timed out: exec is ECANCELED. */
+#define DRM_FENCEPOST_QUEUE_STATE_BANNED         1
+
+/*
+ * Submits batches. Always asynchronous. Banned queue: ECANCELED; bind queue: EINVAL; banned
+ * VM: ENOENT; more than 256 unfinished jobs of the queue: EAGAIN. With no batch: syncs only.
+ */
+struct drm_fencepost_exec {
+	/* Must be zero. */
+	__u64 extensions;
+	/* The queue. */
+	__u32 queue_id;
+	/* Must be zero. */
+	__u32 flags;
+	/* Array of Batch. */
+	__u64 batches;
+	/* Array of Sync. */
+	__u64 syncs;
+	/* Number of batches. */
+	__u32 num_batches;
+	/* Size of one batch record, at least 16. */
+	__u32 batch_stride;
+	/* Number of syncs. */
+	__u32 num_syncs;
+	/* Size of one sync, at least 32. */
+	__u32 sync_stride;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+
+/* One batch: commands of crate::command in GPU memory. */
+struct drm_fencepost_batch {
+	/* GPU address, a multiple of 8. */
+	__u64 addr;
+	/* Length in bytes, a multiple of 8, not 0, at most MAX_BATCH_BYTES. */
+	__u32 length;
+	/* Must be zero. */
+	__u32 flags;
+};
+
+
+/*
+ * Waits until (*addr & mask) compares with value. ETIME when the time is over; EIO when
+ * queue_id is given and banned; EFAULT for a bad address; EINTR with the rest of a relative
+ * time written back.
+ */
+struct drm_fencepost_wait_user_fence {
+	/* Must be zero. */
+	__u64 extensions;
+	/* CPU address, a multiple of 8. */
+	__u64 addr;
+	/* WAIT_OP_*. */
+	__u32 op;
+	/* WAIT_ABSOLUTE or 0. */
+	__u32 flags;
+	/* To compare with. */
+	__u64 value;
+	/* Which bits; 0: EINVAL. */
+	__u64 mask;
+	/* Nanoseconds: relative, or absolute CLOCK_MONOTONIC; negative: for ever. */
+	__s64 timeout_ns;
+	/* A queue whose ban ends the wait, or 0. */
+	__u32 queue_id;
+	/* Must be zero. */
+	__u32 pad;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/* Equal. */
+#define DRM_FENCEPOST_WAIT_OP_EQ                 0
+/* Not equal. */
+#define DRM_FENCEPOST_WAIT_OP_NEQ                1
+/* Greater. */
+#define DRM_FENCEPOST_WAIT_OP_GT                 2
+/* Greater or equal. */
+#define DRM_FENCEPOST_WAIT_OP_GTE                3
+/* Less. */
+#define DRM_FENCEPOST_WAIT_OP_LT                 4
+/* Less or equal. */
+#define DRM_FENCEPOST_WAIT_OP_LTE                5
+/* WaitUserFence::timeout_ns is absolute. */
+#define DRM_FENCEPOST_WAIT_ABSOLUTE              1
+
+/* ---- reports ---- */
+
+
+/*
+ * Reads the oldest faults of a VM. Up to num records are written; num becomes the number
+ * there is; lost counts those that the ring of 64 had no room for.
+ */
+struct drm_fencepost_fault_report {
+	/* The VM, banned or not. */
+	__u32 vm_id;
+	/* FAULT_REPORT_CLEAR or 0. */
+	__u32 flags;
+	/* In: room. Out: faults recorded. */
+	__u32 num;
+	/* Size of one record, at least 40. */
+	__u32 stride;
+	/* Array of Fault. */
+	__u64 faults;
+	/* Faults that were not recorded. */
+	__u64 lost;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/* Forget the faults that were returned. */
+#define DRM_FENCEPOST_FAULT_REPORT_CLEAR         1
+
+/* One fault. */
+struct drm_fencepost_fault {
+	/* The GPU address of the access, to the byte. */
+	__u64 addr;
+	/* FAULT_ACCESS_*. */
+	__u32 access;
+	/* FAULT_KIND_*. */
+	__u32 kind;
+	/* The queue. */
+	__u32 queue_id;
+	/* Always zero. */
+	__u32 pad;
+	/* Job of that queue, counted from 1. */
+	__u64 job;
+	/* Time in nanoseconds, CLOCK_MONOTONIC. */
+	__u64 time_ns;
+};
+
+/* A load, the source of a copy, a semaphore wait. */
+#define DRM_FENCEPOST_FAULT_ACCESS_READ          0
+/* A store, fill, the target of a copy, a semaphore release, a timestamp. */
+#define DRM_FENCEPOST_FAULT_ACCESS_WRITE         1
+/* An atomic. */
+#define DRM_FENCEPOST_FAULT_ACCESS_ATOMIC        2
+/* The fetch of a command. */
+#define DRM_FENCEPOST_FAULT_ACCESS_FETCH         3
+/* Nothing is mapped there. */
+#define DRM_FENCEPOST_FAULT_KIND_NOT_PRESENT     0
+/* The mapping is read-only. */
+#define DRM_FENCEPOST_FAULT_KIND_PERMISSION      1
+/* The address is outside the address space, or not aligned for an atomic. */
+#define DRM_FENCEPOST_FAULT_KIND_ADDRESS         2
+/* The translation led to memory that is not there: a stale page-table or TLB entry. */
+#define DRM_FENCEPOST_FAULT_KIND_BUS             3
+/* The command is unknown or malformed. */
+#define DRM_FENCEPOST_FAULT_KIND_COMMAND         4
+
+/*
+ * Lists the mappings in start, end) in ascending order: up to num records are written, num
+ * becomes the number there is.
+ */
+struct drm_fencepost_va_dump {
+	/* The VM, banned or not. */
+	__u32 vm_id;
+	/* Must be zero. */
+	__u32 flags;
+	/* In: room. Out: mappings. */
+	__u32 num;
+	/* Size of one record, at least 64. */
+	__u32 stride;
+	/* Array of Va. */
+	__u64 vas;
+	/* First address. */
+	__u64 start;
+	/* One past the last; 0: all of the VM. */
+	__u64 end;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+
+/* One mapping, or a sparse region (flag BIND_SPARSE, listed before what is inside). */
+struct drm_fencepost_va {
+	/* GPU address. */
+	__u64 addr;
+	/* Size. */
+	__u64 range;
+	/* Offset into the object. */
+	__u64 offset;
+	/* A handle of the object in this file; 0: none (NULL, sparse, or the handle is closed). */
+	__u32 handle;
+	/* BIND_* bits. */
+	__u32 flags;
+	/* Page kind. */
+	__u32 kind;
+	/* The region that the object lives in now; 0: none. */
+	__u32 resident;
+	/* Valid page-table entries of 2 MiB in the range. */
+	__u32 ptes_2m;
+	/* Of 64 KiB. */
+	__u32 ptes_64k;
+	/* Of 4 KiB. */
+	__u32 ptes_4k;
+	/* Preferred region set by madvise. */
+	__u32 preferred;
+	/* Number that tells objects apart across files; 0: none. */
+	__u64 object;
+};
+
+
+/* ---- debug group ---- */
+
+
+/*
+ * Makes this open file a testing one. EPERM unless the device was started for testing. Until
+ * then every other call of the group is EPERM.
+ */
+struct drm_fencepost_debug_open {
+	/* Must be zero. */
+	__u64 flags;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+
+/*
+ * Arms a failure for calls made through this open file: the nth operation of that kind from
+ * now (1: the next) fails once. nth 0 disarms. Always reports the previous state.
+ */
+struct drm_fencepost_debug_inject {
+	/* INJECT_*. */
+	__u32 kind;
+	/* Must be zero. */
+	__u32 flags;
+	/* Which one fails. */
+	__u64 nth;
+	/* Operations of that kind since the last arming. */
+	__u64 seen;
+	/* 1 if the armed failure happened. */
+	__u64 fired;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+/* An allocation of the driver. */
+#define DRM_FENCEPOST_INJECT_ALLOC               0
+/* A copy between regions. */
+#define DRM_FENCEPOST_INJECT_COPY                1
+/* A DMA mapping. */
+#define DRM_FENCEPOST_INJECT_DMA_MAP             2
+/* An asynchronous page-table update: the VM is banned. */
+#define DRM_FENCEPOST_INJECT_ASYNC_BIND          3
+
+/*
+ * Holds whoever comes by a named delay point of the driver (list: docs/UAPI.md). Unknown
+ * name: ENOENT. An armed point lets go by itself after timeout_ms, and when the file closes.
+ */
+struct drm_fencepost_debug_delay {
+	/* The name, padded with zeros. */
+	__u8 name[32];
+	/* DELAY_*. */
+	__u32 action;
+	/* Arm: 1 to 60,000. Wait: longest wait, then ETIME. Else 0. */
+	__u32 timeout_ms;
+	/* How often the point was passed since it was armed. */
+	__u64 hits;
+	/* Held there now. */
+	__u64 held;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+/* Hold whoever comes. */
+#define DRM_FENCEPOST_DELAY_ARM                  0
+/* Let go and disarm. */
+#define DRM_FENCEPOST_DELAY_RELEASE              1
+/* Wait until somebody is held. */
+#define DRM_FENCEPOST_DELAY_WAIT                 2
+/* Only report. */
+#define DRM_FENCEPOST_DELAY_STATE                3
+
+/* Evicts objects from VRAM to system memory. EBUSY: an object's only placement is VRAM. */
+struct drm_fencepost_debug_evict {
+	/* The object; 0: every object of the device that may leave. */
+	__u32 handle;
+	/* Must be zero. */
+	__u32 flags;
+	/* Bytes moved. */
+	__u64 bytes;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+
+/* ---- counters, in the order of DRM_FENCEPOST_QUERY_COUNTERS ---- */
+
+#define DRM_FENCEPOST_COUNTER_IOCTLS             0
+#define DRM_FENCEPOST_COUNTER_BINDS_SYNC         1
+#define DRM_FENCEPOST_COUNTER_BINDS_ASYNC        2
+#define DRM_FENCEPOST_COUNTER_BINDS_FAILED       3
+#define DRM_FENCEPOST_COUNTER_BINDS_UNWOUND      4
+#define DRM_FENCEPOST_COUNTER_OPS_MAP            5
+#define DRM_FENCEPOST_COUNTER_OPS_UNMAP          6
+#define DRM_FENCEPOST_COUNTER_OPS_REMAP          7
+#define DRM_FENCEPOST_COUNTER_OPS_PREFETCH       8
+#define DRM_FENCEPOST_COUNTER_OPS_MADVISE        9
+#define DRM_FENCEPOST_COUNTER_OPS_KEEP           10
+#define DRM_FENCEPOST_COUNTER_SPLITS             11
+#define DRM_FENCEPOST_COUNTER_PT_WRITES          12
+#define DRM_FENCEPOST_COUNTER_PT_CLEARS          13
+#define DRM_FENCEPOST_COUNTER_PT_PAGES_2M        14
+#define DRM_FENCEPOST_COUNTER_PT_PAGES_64K       15
+#define DRM_FENCEPOST_COUNTER_PT_PAGES_4K        16
+#define DRM_FENCEPOST_COUNTER_TLB_HITS           17
+#define DRM_FENCEPOST_COUNTER_TLB_MISSES         18
+#define DRM_FENCEPOST_COUNTER_TLB_INVALIDATIONS  19
+#define DRM_FENCEPOST_COUNTER_FAULTS_DEVICE      20
+#define DRM_FENCEPOST_COUNTER_FAULTS_PERMISSION  21
+#define DRM_FENCEPOST_COUNTER_SPARSE_READS       22
+#define DRM_FENCEPOST_COUNTER_SPARSE_WRITES      23
+#define DRM_FENCEPOST_COUNTER_BUS_ERRORS         24
+#define DRM_FENCEPOST_COUNTER_EVICTIONS          25
+#define DRM_FENCEPOST_COUNTER_EVICTED_BYTES      26
+#define DRM_FENCEPOST_COUNTER_RESTORES           27
+#define DRM_FENCEPOST_COUNTER_MOVES_TO_VRAM      28
+#define DRM_FENCEPOST_COUNTER_MOVES_TO_SYSTEM    29
+#define DRM_FENCEPOST_COUNTER_LOCK_BACKOFFS      30
+#define DRM_FENCEPOST_COUNTER_JOBS_SUBMITTED     31
+#define DRM_FENCEPOST_COUNTER_JOBS_COMPLETED     32
+#define DRM_FENCEPOST_COUNTER_JOBS_FAILED        33
+#define DRM_FENCEPOST_COUNTER_JOBS_TIMEOUT       34
+#define DRM_FENCEPOST_COUNTER_JOBS_CANCELLED     35
+#define DRM_FENCEPOST_COUNTER_RESETS             36
+#define DRM_FENCEPOST_COUNTER_COMMANDS           37
+#define DRM_FENCEPOST_COUNTER_FENCES_CREATED     38
+#define DRM_FENCEPOST_COUNTER_FENCES_SIGNALLED   39
+#define DRM_FENCEPOST_COUNTER_FENCES_WAITED      40
+#define DRM_FENCEPOST_COUNTER_USER_FENCES_SIGNALLED 41
+#define DRM_FENCEPOST_COUNTER_INJECTED           42
+#define DRM_FENCEPOST_COUNTER_DELAYS_HIT         43
+#define DRM_FENCEPOST_COUNTER_PRIME_EXPORTS      44
+#define DRM_FENCEPOST_COUNTER_PRIME_IMPORTS      45
+#define DRM_FENCEPOST_COUNTER_LEAKS              46
+#define DRM_FENCEPOST_COUNTER_LIVE_FILES         47
+#define DRM_FENCEPOST_COUNTER_LIVE_VMS           48
+#define DRM_FENCEPOST_COUNTER_LIVE_VAS           49
+#define DRM_FENCEPOST_COUNTER_LIVE_BOS           50
+#define DRM_FENCEPOST_COUNTER_LIVE_QUEUES        51
+#define DRM_FENCEPOST_COUNTER_LIVE_SYNCOBJS      52
+#define DRM_FENCEPOST_COUNTER_LIVE_JOBS          53
+#define DRM_FENCEPOST_COUNTER_LIVE_VRAM_BYTES    54
+#define DRM_FENCEPOST_COUNTER_LIVE_SYSTEM_BYTES  55
+#define DRM_FENCEPOST_COUNTER_LIVE_PT_NODES      56
+#define DRM_FENCEPOST_COUNTERS                   57
+
+/* ---- GPU commands ---- */
+
+/* Nothing. Words: 1. */
+#define FENCEPOST_CMD_NOP                        0
+/* End of the batch; running off its end is the same. Words: 1. */
+#define FENCEPOST_CMD_END                        1
+/* addr, value: store the value. Words: 3. */
+#define FENCEPOST_CMD_STORE                      2
+/* addr: load into register imm. Words: 2. */
+#define FENCEPOST_CMD_LOAD                       3
+/* addr: store register imm. Words: 2. */
+#define FENCEPOST_CMD_STORE_REG                  4
+/* src, dst, bytes: copy, any alignment, ascending; at most 2 GiB. Words: 4. */
+#define FENCEPOST_CMD_COPY                       5
+/* dst, bytes, value: fill with the value's 4 or 8 bytes; bytes a multiple of that. Words: 4. */
+#define FENCEPOST_CMD_FILL                       6
+/*
+ * addr, operand, compare: atomic operation imm bits 8-15 (ATOMIC_*); the old value to
+ * register imm & 15 with RESULT. Words: 4.
+ */
+#define FENCEPOST_CMD_ATOMIC                     7
+/* All earlier accesses of the job are visible before any later one. Words: 1. */
+#define FENCEPOST_CMD_FENCE                      8
+/* addr, value, mask: wait until the word at addr and'ed with the mask compares. Words: 4. */
+#define FENCEPOST_CMD_SEMAPHORE_WAIT             9
+/* addr, value: store with release ordering. Words: 3. */
+#define FENCEPOST_CMD_SEMAPHORE_RELEASE          10
+/* addr: store the device's time (8 bytes, nanoseconds). Words: 2. */
+#define FENCEPOST_CMD_TIMESTAMP                  11
+/*
+ * Repeat the commands up to the matching LOOP_END imm times (1 to 1 << 20); nested 4 deep.
+ * Words: 1.
+ */
+#define FENCEPOST_CMD_LOOP                       12
+/* End of the body of the innermost loop. Words: 1. */
+#define FENCEPOST_CMD_LOOP_END                   13
+/* value: add to register imm. Words: 2. */
+#define FENCEPOST_CMD_ADD_REG                    14
+/* Accesses are 8 bytes wide, not 4. */
+#define FENCEPOST_CMD_WIDE                       1
+/* Atomics: ordered against the CPU and other devices, not only within the device. */
+#define FENCEPOST_CMD_SYSTEM_SCOPE               2
+/* The old or loaded value goes to register imm & 15 (bits 32-35). */
+#define FENCEPOST_CMD_RESULT                     4
+/* Semaphore wait: succeed when (value & mask) >= operand rather than ==. */
+#define FENCEPOST_CMD_GREATER_EQUAL              8
+/* Atomic add. */
+#define FENCEPOST_CMD_ATOMIC_ADD                 0
+/* Atomic exchange. */
+#define FENCEPOST_CMD_ATOMIC_EXCHANGE            1
+/* Atomic compare-exchange: store operand if the old value equals compare. */
+#define FENCEPOST_CMD_ATOMIC_COMPARE_EXCHANGE    2
+/* Atomic and. */
+#define FENCEPOST_CMD_ATOMIC_AND                 3
+/* Atomic or. */
+#define FENCEPOST_CMD_ATOMIC_OR                  4
+/* Atomic exclusive or. */
+#define FENCEPOST_CMD_ATOMIC_XOR                 5
+/* Atomic unsigned minimum. */
+#define FENCEPOST_CMD_ATOMIC_MIN                 6
+/* Atomic unsigned maximum. */
+#define FENCEPOST_CMD_ATOMIC_MAX                 7
+/* Number of atomic operations. */
+#define FENCEPOST_CMD_ATOMICS                    8
+
+#if defined(__cplusplus)
+}
+#endif
+
+#endif /* _FENCEPOST_DRM_H_ */
