@@ -12,3 +12,6 @@ pub mod gpuva;
 pub mod host;
 pub mod pgtable;
 pub mod vram;
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod seed;

@@ -16,6 +16,8 @@ pub struct Injection {
     nth: AtomicU64,
     seen: AtomicU64,
     fired: AtomicU64,
+    /// Every one fails.
+    exhausted: bool,
 }
 
 /// What an [`Injection`] has seen since it was armed.
@@ -34,6 +36,12 @@ impl Injection {
         Self::default()
     }
 
+    /// A world in which every operation fails.
+    #[must_use]
+    pub fn exhausted() -> Self {
+        Self { exhausted: true, ..Self::default() }
+    }
+
     /// Lets the `nth` operation from now (1: the next) fail once; 0 disarms. Returns what was seen
     /// since the last arming.
     pub fn arm(&self, nth: u64) -> Report {
@@ -50,7 +58,7 @@ impl Injection {
     /// [`AllocError`] when this is the one that was armed.
     pub fn hit(&self) -> Result<(), AllocError> {
         let seen = self.seen.fetch_add(1, Ordering::Relaxed) + 1;
-        if seen == self.nth.load(Ordering::Relaxed) {
+        if self.exhausted || seen == self.nth.load(Ordering::Relaxed) {
             self.fired.store(1, Ordering::Relaxed);
             return Err(AllocError);
         }

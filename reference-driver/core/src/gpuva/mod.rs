@@ -295,5 +295,5 @@ impl<O: Object> Manager<O> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests;

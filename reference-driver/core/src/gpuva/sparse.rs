@@ -26,6 +26,11 @@ impl<O: Object> Manager<O> {
         all.filter(|entry| !self.regions[entry.record].dirty).map(|entry| entry.span)
     }
 
+    /// Whether `span`, which is that of a mapping, lies in a sparse region that is not being removed.
+    pub fn in_sparse(&self, span: Span) -> bool {
+        self.regions(span).next().is_some()
+    }
+
     /// Whether a mapping may go to `span`, and whether that is in a region.
     ///
     /// `EINVAL`: the first region there is dirty. `ENOSPC`: the mapping would cross a region's edge.

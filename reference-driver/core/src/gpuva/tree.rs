@@ -237,10 +237,16 @@ impl Tree {
         }
         let leaf = self.leaf_of(addr);
         let node = &self.leaves[leaf];
-        match node.rank(addr) {
-            rank if rank > 0 && node.end[rank - 1] > addr => Some(Position { leaf, at: rank - 1 }),
-            0 => self.settle(Position { leaf, at: 0 }),
-            rank => self.settle(Position { leaf, at: rank }),
+        let rank = node.rank(addr);
+        let before = match rank.checked_sub(1) {
+            Some(at) => Some(Position { leaf, at }),
+            // Keys are lower bounds: the range before may reach beyond the key of this leaf.
+            None if node.prev == NONE => None,
+            None => Some(Position { leaf: node.prev, at: self.leaves[node.prev].len - 1 }),
+        };
+        match before {
+            Some(before) if self.entry(before).span.end > addr => Some(before),
+            _ => self.settle(Position { leaf, at: rank }),
         }
     }
 
@@ -289,6 +295,7 @@ impl Tree {
         let leaf = &mut self.leaves[leaf_id];
         let at = leaf.rank(key);
         debug_assert!(at == 0 || leaf.end[at - 1] <= key, "ranges are disjoint");
+        debug_assert!(at == leaf.len || entry.span.end <= leaf.start[at], "ranges are disjoint");
         if leaf.len < CAP {
             leaf.insert(at, entry);
             return;

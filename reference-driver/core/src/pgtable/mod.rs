@@ -257,5 +257,5 @@ fn count_leaf(leaf: &Leaf, base: u64, span: Span, count: &mut [u64; 3]) {
     count[1] += small_of_groups / (SIZE_64K / SIZE_4K);
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests;
