@@ -23,6 +23,7 @@
 //!
 //! [`Written::invalidate`] tells whether a TLB may hold something that is true no more.
 
+mod check;
 mod node;
 mod stock;
 mod tlb;

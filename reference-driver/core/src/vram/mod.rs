@@ -264,3 +264,6 @@ impl Buddy {
         listed
     }
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;
