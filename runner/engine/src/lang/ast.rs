@@ -186,7 +186,26 @@ pub enum CpuKind {
     DeviceFile,
 }
 
-/// What memory holds at first, as 8-byte little-endian words.
+impl CpuKind {
+    /// All kinds with the name used in scenarios.
+    pub const NAMES: &'static [(&'static str, CpuKind)] = &[
+        ("anon", CpuKind::Anon),
+        ("thp", CpuKind::Thp),
+        ("zero", CpuKind::Zero),
+        ("shared", CpuKind::Shared),
+        ("memfd", CpuKind::Memfd),
+        ("file_shared", CpuKind::FileShared),
+        ("file_private", CpuKind::FilePrivate),
+        ("hugetlb", CpuKind::Hugetlb),
+        ("stack", CpuKind::Stack),
+        ("hole", CpuKind::Hole),
+        ("prot_none", CpuKind::ProtNone),
+        ("device_file", CpuKind::DeviceFile),
+    ];
+}
+
+/// What memory holds at first, as 8-byte little-endian words. Buffer objects are `Unique` unless the
+/// scenario says otherwise, CPU memory is `Zero`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pattern {
     /// Zeros: whatever the device gives, which must be zeros.

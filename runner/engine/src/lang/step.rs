@@ -3,7 +3,7 @@
 //! A step that finishes with an outcome not listed in [`Step::outcomes`] fails the test. Names are
 //! checked before a test is built, so the interpreter may take them as known.
 
-use super::ast::{CpuKind, Memory, Queue, Span, Vm};
+use super::ast::{Memory, Queue, Span, Vm};
 use super::expect::{Check, Expect, FaultExpect, Mapping};
 use super::expr::Expr;
 use std::time::Duration;
@@ -600,22 +600,4 @@ pub enum ObjectRef {
     Syncobj(String),
     /// A file descriptor.
     Fd(String),
-}
-
-impl CpuKind {
-    /// All kinds with the name used in scenarios.
-    pub const NAMES: &'static [(&'static str, CpuKind)] = &[
-        ("anon", CpuKind::Anon),
-        ("thp", CpuKind::Thp),
-        ("zero", CpuKind::Zero),
-        ("shared", CpuKind::Shared),
-        ("memfd", CpuKind::Memfd),
-        ("file_shared", CpuKind::FileShared),
-        ("file_private", CpuKind::FilePrivate),
-        ("hugetlb", CpuKind::Hugetlb),
-        ("stack", CpuKind::Stack),
-        ("hole", CpuKind::Hole),
-        ("prot_none", CpuKind::ProtNone),
-        ("device_file", CpuKind::DeviceFile),
-    ];
 }

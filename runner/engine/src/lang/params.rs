@@ -1,0 +1,518 @@
+//! Parameters: the axes of a scenario, their combinations, and `$name` in values. Owns variant names.
+//!
+//! `params` is crossed, `cases` is a table of which each row gives several parameters at once,
+//! `exclude` drops combinations. A `$name` or `${name}` that is a whole value stands for the value,
+//! be it a list or a mapping; inside a longer text it stands for the text.
+
+use super::ast::Span;
+use super::diag::{Diagnostic, nearest};
+use super::yaml::{Node, NodeKind, Scalar};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
+/// Most variants of a scenario.
+pub(crate) const MAX_VARIANTS: usize = 4096;
+
+/// Where values of a parameter come from that only the device adapter knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// Names of the adapter's generated uAPI cases.
+    AbiCases,
+}
+
+/// Names of sources, as in `{ from: abi.cases }`.
+pub(crate) const SOURCES: &[(&str, Source)] = &[("abi.cases", Source::AbiCases)];
+
+/// Gives the values of a source; nothing while no device is known.
+pub(crate) type Values<'a> = &'a dyn Fn(Source) -> Option<Vec<String>>;
+
+/// What a parameter can be.
+#[derive(Clone, Debug)]
+enum Axis {
+    /// One of these, named in the variant if there are several.
+    Values { named: bool, values: Vec<(String, Node)> },
+    /// Known to the device.
+    Device(Source),
+}
+
+/// All parameters of a scenario.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Params {
+    axes: Vec<(String, Span, Axis)>,
+    /// Rows of the table: name and parameters.
+    cases: Vec<(String, Span, Vec<(String, Node)>)>,
+    excludes: Vec<Matcher>,
+}
+
+/// Values that select combinations: parameter names with alternatives.
+#[derive(Clone, Debug)]
+pub(crate) struct Matcher(Vec<(String, Vec<String>)>);
+
+/// One combination.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bindings {
+    /// Its name: values joined by `-`; empty without parameters.
+    pub(crate) name: String,
+    /// Parameters with their value's name and value.
+    values: Vec<(String, String, Node)>,
+}
+
+/// Name under which a row of `cases` is matched.
+const CASE: &str = "case";
+
+impl Params {
+    /// Reads `params`, `cases` and `exclude` of a scenario.
+    pub(crate) fn new(scenario: &Node, diags: &mut Vec<Diagnostic>) -> Self {
+        let mut params = Params::default();
+        if let Some(node) = scenario.get("params") {
+            params.read_axes(node, diags);
+        }
+        if let Some(node) = scenario.get("cases") {
+            params.read_cases(node, diags);
+        }
+        if let Some(node) = scenario.get("exclude") {
+            for item in items(node) {
+                if let Some(matcher) = params.matcher(item, diags) {
+                    params.excludes.push(matcher);
+                }
+            }
+        }
+        params
+    }
+
+    fn read_axes(&mut self, node: &Node, diags: &mut Vec<Diagnostic>) {
+        let NodeKind::Map(entries) = &node.kind else {
+            let help = "write `params: { name: [value, value] }`";
+            diags.push(wrong(node, "a mapping of parameters", help));
+            return;
+        };
+        for (key, value) in entries {
+            check_name(&key.text, key.span, "parameter", diags);
+            if let Some(axis) = axis(value, diags) {
+                self.axes.push((key.text.clone(), key.span, axis));
+            }
+        }
+    }
+
+    fn read_cases(&mut self, node: &Node, diags: &mut Vec<Diagnostic>) {
+        let NodeKind::Map(entries) = &node.kind else {
+            let help = "write `cases: { name: { param: value }, ... }`";
+            diags.push(wrong(node, "a mapping of named cases", help));
+            return;
+        };
+        for (key, row) in entries {
+            let NodeKind::Map(values) = &row.kind else {
+                diags.push(wrong(row, "a mapping of parameters", "write `{ param: value }`"));
+                continue;
+            };
+            let mut bound = Vec::new();
+            for (k, v) in values {
+                check_name(&k.text, k.span, "parameter", diags);
+                if let Some((_, first, _)) = self.axes.iter().find(|(n, ..)| *n == k.text) {
+                    let message = format!("`{}` is a parameter already", k.text);
+                    let help = "give one of the two another name";
+                    let diagnostic = Diagnostic::new("duplicate-name", k.span, message, help);
+                    diags.push(diagnostic.other(*first, "in `params`"));
+                }
+                bound.push((k.text.clone(), v.clone()));
+            }
+            self.cases.push((value_name(&key.text), key.span, bound));
+        }
+        self.check_rows(diags);
+    }
+
+    /// Every row must give the same parameters.
+    fn check_rows(&self, diags: &mut Vec<Diagnostic>) {
+        let all: BTreeSet<&str> =
+            self.cases.iter().flat_map(|(_, _, row)| row.iter().map(|(k, _)| k.as_str())).collect();
+        for (name, span, row) in &self.cases {
+            let missing: Vec<_> =
+                all.iter().filter(|k| row.iter().all(|(have, _)| have != *k)).collect();
+            if let Some(first) = missing.first() {
+                let message = format!("case `{name}` gives no `{first}`");
+                let help = format!("add `{first}: ...`, as the other cases do");
+                diags.push(Diagnostic::new("missing-key", *span, message, help));
+            }
+        }
+    }
+
+    /// Reads `{ param: value, param: [value, value] }`.
+    pub(crate) fn matcher(&self, node: &Node, diags: &mut Vec<Diagnostic>) -> Option<Matcher> {
+        let NodeKind::Map(entries) = &node.kind else {
+            diags.push(wrong(
+                node,
+                "a mapping of parameters to values",
+                "write `{ param: value }`",
+            ));
+            return None;
+        };
+        let mut parts = Vec::new();
+        for (key, value) in entries {
+            let known = self.value_names(&key.text);
+            if known.is_none() {
+                let names = self.names();
+                let message = format!("`{}` is no parameter", key.text);
+                let help = suggestion(&key.text, names.iter().map(String::as_str), "parameters");
+                diags.push(Diagnostic::new("unknown-name", key.span, message, help));
+                continue;
+            }
+            let mut wanted = Vec::new();
+            for item in items(value) {
+                let text = value_name(item.text().unwrap_or("null"));
+                if let Some(Some(known)) = &known
+                    && !known.contains(&text)
+                {
+                    let message = format!("`{}` never has the value `{text}`", key.text);
+                    let help = suggestion(&text, known.iter().map(String::as_str), "values");
+                    diags.push(Diagnostic::new("unknown-name", item.span, message, help));
+                }
+                wanted.push(text);
+            }
+            parts.push((key.text.clone(), wanted));
+        }
+        Some(Matcher(parts))
+    }
+
+    /// Names of parameters.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.axes.iter().map(|(n, ..)| n.clone()).collect();
+        if let Some((_, _, row)) = self.cases.first() {
+            names.push(CASE.to_owned());
+            names.extend(row.iter().map(|(k, _)| k.clone()));
+        }
+        names
+    }
+
+    /// Names of a parameter's values; outer `None`: no such parameter, inner: not known.
+    fn value_names(&self, name: &str) -> Option<Option<Vec<String>>> {
+        if name == CASE && !self.cases.is_empty() {
+            return Some(Some(self.cases.iter().map(|(n, ..)| n.clone()).collect()));
+        }
+        if let Some((_, _, axis)) = self.axes.iter().find(|(n, ..)| n == name) {
+            return Some(match axis {
+                Axis::Values { values, .. } => {
+                    Some(values.iter().map(|(n, _)| n.clone()).collect())
+                }
+                Axis::Device(_) => None,
+            });
+        }
+        let in_rows = self.cases.iter().any(|(_, _, row)| row.iter().any(|(k, _)| k == name));
+        in_rows.then_some(None)
+    }
+
+    /// Names with the places where they are declared, to find unused ones.
+    pub(crate) fn declared(&self) -> Vec<(&str, Span)> {
+        let axes = self.axes.iter().map(|(n, span, _)| (n.as_str(), *span));
+        let rows = self
+            .cases
+            .iter()
+            .take(1)
+            .flat_map(|(_, span, row)| row.iter().map(|(k, _)| (k.as_str(), *span)));
+        axes.chain(rows).collect()
+    }
+
+    /// Whether values must come from the device.
+    pub(crate) fn needs_device(&self) -> bool {
+        self.axes.iter().any(|(_, _, axis)| matches!(axis, Axis::Device(_)))
+    }
+
+    /// Every combination that is not excluded, in the order of the text.
+    pub(crate) fn combinations(&self, values: Values<'_>) -> Vec<Bindings> {
+        let mut all = vec![Bindings::default()];
+        if !self.cases.is_empty() {
+            all = self
+                .cases
+                .iter()
+                .map(|(name, ..)| Bindings {
+                    name: name.clone(),
+                    values: vec![(CASE.to_owned(), name.clone(), scalar(name))],
+                })
+                .collect();
+        }
+        for (name, _, axis) in &self.axes {
+            let (named, values) = match axis {
+                Axis::Values { named, values } => (*named, values.clone()),
+                Axis::Device(source) => {
+                    let given = values(*source).unwrap_or_else(|| vec!["device".to_owned()]);
+                    (true, given.iter().map(|v| (value_name(v), scalar(v))).collect())
+                }
+            };
+            let bound = |base: &Bindings| {
+                let base = base.clone();
+                let name = name.clone();
+                values
+                    .clone()
+                    .into_iter()
+                    .map(move |(text, node)| base.with(&name, text, node, named))
+            };
+            all = all.iter().flat_map(bound).take(MAX_VARIANTS + 1).collect();
+        }
+        for bindings in &mut all {
+            let row = self.cases.iter().find(|(n, ..)| bindings.value(CASE) == Some(n));
+            for (key, value) in row.into_iter().flat_map(|(_, _, row)| row) {
+                let text = value.text().map_or(String::new(), value_name);
+                bindings.values.push((key.clone(), text, value.clone()));
+            }
+        }
+        all.retain(|b| !self.excludes.iter().any(|m| b.matches(m)));
+        all
+    }
+}
+
+impl Bindings {
+    fn with(&self, param: &str, text: String, node: Node, named: bool) -> Bindings {
+        let mut out = self.clone();
+        if named {
+            if !out.name.is_empty() {
+                out.name.push('-');
+            }
+            out.name.push_str(&text);
+        }
+        out.values.push((param.to_owned(), text, node));
+        out
+    }
+
+    fn value(&self, param: &str) -> Option<&String> {
+        self.values.iter().find(|(n, ..)| n == param).map(|(_, text, _)| text)
+    }
+
+    /// Parameters with the names of their values.
+    pub(crate) fn pairs(&self) -> Vec<(String, String)> {
+        self.values.iter().map(|(n, text, _)| (n.clone(), text.clone())).collect()
+    }
+
+    /// Whether every parameter of the matcher has one of its values.
+    pub(crate) fn matches(&self, matcher: &Matcher) -> bool {
+        matcher.0.iter().all(|(p, wanted)| self.value(p).is_some_and(|v| wanted.contains(v)))
+    }
+
+    fn node(&self, param: &str) -> Option<&Node> {
+        self.values.iter().find(|(n, ..)| n == param).map(|(.., node)| node)
+    }
+}
+
+/// Replaces parameters in a tree; remembers which were used and what is wrong.
+pub(crate) struct Substitution<'a> {
+    pub(crate) bindings: &'a Bindings,
+    pub(crate) used: &'a mut BTreeSet<String>,
+    pub(crate) diags: &'a mut Vec<Diagnostic>,
+}
+
+/// Parameters whose values use parameters: so deep at most.
+const MAX_NESTING: u32 = 8;
+
+impl Substitution<'_> {
+    /// The tree with every `$name` replaced.
+    pub(crate) fn apply(&mut self, node: &Node) -> Node {
+        self.node(node, 0)
+    }
+
+    fn node(&mut self, node: &Node, depth: u32) -> Node {
+        let kind = match &node.kind {
+            NodeKind::Null => NodeKind::Null,
+            NodeKind::Scalar(scalar) if !scalar.text.contains('$') => node.kind.clone(),
+            NodeKind::Scalar(scalar) => return self.scalar(scalar, node.span, depth),
+            NodeKind::List(items) => {
+                NodeKind::List(items.iter().map(|item| self.node(item, depth)).collect())
+            }
+            NodeKind::Map(entries) => NodeKind::Map(
+                entries.iter().map(|(key, value)| (key.clone(), self.node(value, depth))).collect(),
+            ),
+        };
+        Node { span: node.span, kind }
+    }
+
+    fn scalar(&mut self, scalar: &Scalar, span: Span, depth: u32) -> Node {
+        if depth > MAX_NESTING {
+            let message = "parameters refer to each other too deeply";
+            let help = "write the value out";
+            self.diags.push(Diagnostic::new("params", span, message, help));
+            return Node { span, kind: NodeKind::Null };
+        }
+        if let Some(name) = whole(&scalar.text) {
+            return match self.lookup(name, span) {
+                // The place of the use says more than the place of the value, unless the value is
+                // a collection with places of its own.
+                Some(value) => match self.node(&value, depth + 1) {
+                    Node { kind: NodeKind::Scalar(mut s), span: at } => {
+                        s.exact = s.exact && at == value.span;
+                        Node { span: value.span, kind: NodeKind::Scalar(s) }
+                    }
+                    other => other,
+                },
+                None => Node { span, kind: NodeKind::Null },
+            };
+        }
+        let text = self.text(&scalar.text, span, depth);
+        let quoted = scalar.quoted;
+        Node { span, kind: NodeKind::Scalar(Scalar { text, quoted, exact: false }) }
+    }
+
+    fn text(&mut self, text: &str, span: Span, depth: u32) -> String {
+        let mut out = String::with_capacity(text.len());
+        let mut rest = text;
+        while let Some(at) = rest.find('$') {
+            out.push_str(&rest[..at]);
+            let (name, length) = reference(&rest[at..]);
+            rest = &rest[at + length..];
+            let Some(value) = self.lookup(name, span) else { continue };
+            let value = self.node(&value, depth + 1);
+            match value.text() {
+                Some(text) => out.push_str(text),
+                None => {
+                    let message = format!("`${name}` is {}, not a word", value.noun());
+                    let help = "inside a text only words and numbers can be put";
+                    self.diags.push(Diagnostic::new("wrong-type", span, message, help));
+                }
+            }
+        }
+        out.push_str(rest);
+        out
+    }
+
+    fn lookup(&mut self, name: &str, span: Span) -> Option<Node> {
+        self.used.insert(name.to_owned());
+        let found = self.bindings.node(name).cloned();
+        if found.is_none() {
+            let message = format!("`${name}` names no parameter");
+            let known = self.bindings.values.iter().map(|(n, ..)| n.as_str());
+            let help = suggestion(name, known, "parameters");
+            self.diags.push(Diagnostic::new("unknown-name", span, message, help));
+        }
+        found
+    }
+}
+
+/// The name if all of `text` is one reference.
+fn whole(text: &str) -> Option<&str> {
+    let (name, length) = reference(text.starts_with('$').then_some(text)?);
+    (length == text.len()).then_some(name)
+}
+
+/// Name and length of the reference at the start of `text`, which begins with `$`.
+fn reference(text: &str) -> (&str, usize) {
+    let after = &text[1..];
+    if let Some(inner) = after.strip_prefix('{')
+        && let Some(end) = inner.find('}')
+    {
+        return (&inner[..end], end + 3);
+    }
+    let is_word = |c: &char| c.is_ascii_alphanumeric() || *c == '_';
+    let length = after.chars().take_while(is_word).count();
+    (&after[..length], length + 1)
+}
+
+fn axis(value: &Node, diags: &mut Vec<Diagnostic>) -> Option<Axis> {
+    let mut values = Vec::new();
+    let mut named = true;
+    match &value.kind {
+        NodeKind::Map(entries) if entries.len() == 1 && entries[0].0.text == "from" => {
+            let source = &entries[0].1;
+            let found = SOURCES.iter().find(|(n, _)| Some(*n) == source.text());
+            if found.is_none() {
+                let message = "no such source of values";
+                let word = source.text().unwrap_or("");
+                let help = suggestion(word, SOURCES.iter().map(|(n, _)| *n), "sources");
+                diags.push(Diagnostic::new("unknown-name", source.span, message, help));
+            }
+            return found.map(|(_, source)| Axis::Device(*source));
+        }
+        NodeKind::Map(entries) => {
+            values.extend(entries.iter().map(|(k, v)| (value_name(&k.text), v.clone())));
+        }
+        NodeKind::List(items) => {
+            for item in items {
+                match item.text() {
+                    Some(text) => values.push((value_name(text), item.clone())),
+                    None => {
+                        let help = "name it: `{ first: [..], second: [..] }` in place of a list";
+                        let message = format!("{} has no name for the variant", item.noun());
+                        diags.push(Diagnostic::new("params", item.span, message, help));
+                    }
+                }
+            }
+        }
+        _ => {
+            named = false;
+            values.push((value_name(value.text().unwrap_or("null")), value.clone()));
+        }
+    }
+    let mut seen = BTreeSet::new();
+    for (name, node) in &values {
+        if !seen.insert(name.clone()) {
+            let message = format!("the value `{name}` is given twice");
+            diags.push(Diagnostic::new(
+                "duplicate-name",
+                node.span,
+                message,
+                "keep one of the two",
+            ));
+        }
+    }
+    if values.is_empty() {
+        let message = "a parameter without values leaves no variant";
+        diags.push(Diagnostic::new("params", value.span, message, "write at least one value"));
+        return None;
+    }
+    Some(Axis::Values { named, values })
+}
+
+/// A value as it stands in a variant's name: no character that file names or filters dislike.
+fn value_name(text: &str) -> String {
+    let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-' | '/');
+    text.trim().chars().map(|c| if keep(c) { c } else { '_' }).take(64).collect()
+}
+
+fn scalar(text: &str) -> Node {
+    let scalar = Scalar { text: text.to_owned(), quoted: false, exact: false };
+    Node { span: Span::default(), kind: NodeKind::Scalar(scalar) }
+}
+
+/// The items of a list, or the one value.
+pub(crate) fn items(node: &Node) -> &[Node] {
+    match &node.kind {
+        NodeKind::List(items) => items,
+        _ => std::slice::from_ref(node),
+    }
+}
+
+/// Names are words that expressions can hold.
+pub(crate) fn check_name(name: &str, span: Span, what: &str, diags: &mut Vec<Diagnostic>) {
+    const RESERVED: &[&str] = &[
+        "all", "base", "copy", "max", "mirror", "none", "null", "page", "rand", "sparse", "unit",
+        "va_end", CASE,
+    ];
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    if !first || !rest || name.len() > 40 {
+        let message = format!("`{name}` cannot be the name of a {what}");
+        let help = "use letters, digits and `_`, not starting with a digit, at most 40";
+        diags.push(Diagnostic::new("bad-name", span, message, help));
+    } else if RESERVED.contains(&name) && (what != "parameter" || name == CASE) {
+        let message = format!("`{name}` has a meaning of its own");
+        let help = format!("call the {what} something else, for instance `{name}_`");
+        diags.push(Diagnostic::new("bad-name", span, message, help));
+    }
+}
+
+/// "did you mean `x`?", or what there is.
+pub(crate) fn suggestion<'a>(
+    word: &str,
+    known: impl IntoIterator<Item = &'a str>,
+    plural: &str,
+) -> String {
+    let known: Vec<&str> = known.into_iter().collect();
+    if let Some(near) = nearest(word, known.iter().copied()) {
+        return format!("did you mean `{near}`?");
+    }
+    match known.len() {
+        0 => format!("there are no {plural}"),
+        1..=24 => format!("{plural}: {}", known.join(", ")),
+        n => format!("there are {n} {plural}; docs/SCENARIOS.md lists them"),
+    }
+}
+
+pub(crate) fn wrong(node: &Node, wanted: &str, help: impl Into<Cow<'static, str>>) -> Diagnostic {
+    let message = format!("expected {wanted}, found {}", node.noun());
+    Diagnostic::new("wrong-type", node.span, message, help.into())
+}

@@ -1,0 +1,516 @@
+//! The verbs as tables: steps, GPU commands and expectations with their values, the keys beside them,
+//! an example and the meaning. Owns words, not their conversion; the types of values are in
+//! [`super::grammar`].
+
+use super::grammar::{
+    CHOICE, FAULT, Key, MAPPING, MEMORY, QUEUE, REGIONS, SYNCOBJ, Ty, USER_FENCE, VM, Verb, key,
+    must,
+};
+use super::step::AtomicOp;
+
+const WIDTH: Key = key("width", Ty::Word(&["4", "8"]), "bytes of the access (default 8)");
+const NAME_RESULT: Key = key("as", Ty::Text, "name of the result");
+const TIMEOUT: Key = key("timeout", Ty::Time, "longest wait (default 10s)");
+const DO: Key = must("do", Ty::Steps, "the steps");
+const EQUALS: Key = key("equals", Ty::Expr, "must be this");
+const IN: Key = key("in", Ty::List(&Ty::Expr), "must be one of these");
+const BETWEEN: Key = key("between", Ty::List(&Ty::Expr), "must lie between the two, ends included");
+const SUBMIT_KEYS: &[Key] = &[
+    key("queue", Ty::Name, "exec queue (default: the client's first)"),
+    key("wait", Ty::Names, "fences to wait for before"),
+    key("signal", Ty::Many(&Ty::CompactOr("fence", &USER_FENCE)), "fences to signal after"),
+    key("as", Ty::Text, "name of the job, for `finish`"),
+    key("ends", Ty::Word(&["complete", "fault", "timeout", "cancelled"]), "how it must end"),
+    key("expect_fault", Ty::CompactOr("fault kind", &FAULT), "it must fault so"),
+    TIMEOUT,
+];
+
+/// Keys that every step takes.
+pub(crate) const STEP_KEYS: &[Key] = &[
+    key("expect_errno", Ty::Names, "errnos that are right (with `ok`: success too; `any`: all)"),
+    key("client", Ty::Name, "whose file is used (default: the actor's)"),
+    key("when", Ty::MapOf(&Ty::Any), "only in variants with these parameter values"),
+    key("inject", Ty::MapOf(&Ty::Any), "`{ alloc: every }`: repeat with each allocation failing"),
+];
+
+/// Kinds of injected failure.
+pub(crate) const INJECT_KINDS: &[&str] = &["alloc", "copy", "dma_map", "async_bind"];
+
+/// Steps.
+pub(crate) const STEPS: &[Verb] = &[
+    Verb {
+        name: "repeat",
+        value: Ty::Expr,
+        beside: &[DO, key("as", Ty::Text, "name of the index, 0, 1, ...")],
+        example: "repeat: 8, as: i, do: [ ... ]",
+        doc: "does the steps so many times",
+    },
+    Verb {
+        name: "choose",
+        value: Ty::List(&Ty::Shape(&CHOICE)),
+        beside: &[],
+        example: "choose: [ { weight: 3, do: [ ... ] }, { do: [ ... ] } ]",
+        doc: "does one of the alternatives, at random by weight",
+    },
+    Verb {
+        name: "shuffle",
+        value: Ty::Steps,
+        beside: &[],
+        example: "shuffle: [ ... ]",
+        doc: "does the steps in random order",
+    },
+    Verb {
+        name: "barrier",
+        value: Ty::Name,
+        beside: &[],
+        example: "barrier: bound",
+        doc: "waits until all actors that use the barrier are there",
+    },
+    Verb {
+        name: "check",
+        value: Ty::Expects,
+        beside: &[],
+        example: "check: [ { maps: [ 0..1 a ] } ]",
+        doc: "checks expectations now",
+    },
+    Verb {
+        name: "cpu.read",
+        value: Ty::Compact("read"),
+        beside: &[WIDTH, NAME_RESULT, EQUALS, IN, BETWEEN],
+        example: "cpu.read: a+8 == 5",
+        doc: "CPU load; beside what it must give, the oracle checks it anyway",
+    },
+    Verb {
+        name: "cpu.write",
+        value: Ty::Compact("write"),
+        beside: &[WIDTH],
+        example: "cpu.write: a+8 = 5",
+        doc: "CPU store",
+    },
+    Verb {
+        name: "cpu.fill",
+        value: Ty::Compact("write"),
+        beside: &[WIDTH, key("size", Ty::Expr, "bytes (default: to the end of the memory)")],
+        example: "cpu.fill: a = 7, size: 4K",
+        doc: "CPU stores over a range",
+    },
+    Verb {
+        name: "cpu.wait",
+        value: Ty::Compact("condition"),
+        beside: &[WIDTH, TIMEOUT, key("mask", Ty::Expr, "which bits (default all)")],
+        example: "cpu.wait: a >= 5",
+        doc: "looks at a word until it compares; `ETIME`",
+    },
+    Verb {
+        name: "cpu.program",
+        value: Ty::Compact("place"),
+        beside: &[must("do", Ty::Commands, "the commands")],
+        example: "cpu.program: a, do: [ { store: b = 1 } ]",
+        doc: "writes a GPU program into memory by the CPU, to be run as `submit: { at: ... }`",
+    },
+    Verb {
+        name: "gpu",
+        value: Ty::Commands,
+        beside: SUBMIT_KEYS,
+        example: "gpu: [ { store: a = 5 }, { load: a == 5 } ]",
+        doc: "runs commands as one batch and waits for the end; also `gpu.COMMAND` for one command",
+    },
+    Verb {
+        name: "submit",
+        value: Ty::Commands,
+        beside: SUBMIT_KEYS,
+        example: "submit: [ { store: a = 5 } ], signal: s, as: job",
+        doc: "submits and goes on; lists in the list are several batches, `{ at: a, size: 64 }` runs \
+              what stands in memory, `[]` only synchronises",
+    },
+    Verb {
+        name: "finish",
+        value: Ty::Name,
+        beside: &[
+            key("ends", Ty::Word(&["complete", "fault", "timeout", "cancelled"]), "how"),
+            key("expect_fault", Ty::CompactOr("fault kind", &FAULT), "it must fault so"),
+            TIMEOUT,
+        ],
+        example: "finish: job",
+        doc: "waits for a submission to end and checks its loads",
+    },
+    Verb {
+        name: "bind",
+        value: Ty::Many(&Ty::CompactOr("bind operation", &MAPPING)),
+        beside: &[
+            key("vm", Ty::Name, "the VM (default: the client's first)"),
+            key("queue", Ty::Name, "a bind queue (default: the VM's)"),
+            key("async", Ty::Bool, "return before page tables are written (default false)"),
+            key("wait", Ty::Names, "fences to wait for before (async only)"),
+            key("signal", Ty::Many(&Ty::CompactOr("fence", &USER_FENCE)), "to signal after"),
+        ],
+        example: "bind: [ map 0..2 a, unmap 1..2 ]",
+        doc: "one bind call; all of its operations happen or none",
+    },
+    Verb {
+        name: "create",
+        value: Ty::Text,
+        beside: &[
+            key("memory", Ty::CompactOr("memory", &MEMORY), "memory of that name"),
+            key("vm", Ty::Shape(&VM), "a VM of that name"),
+            key("queue", Ty::CompactOr("queue", &QUEUE), "a queue of that name"),
+            key("syncobj", Ty::CompactOr("syncobj", &SYNCOBJ), "a syncobj of that name"),
+        ],
+        example: "create: b, memory: vram 64K",
+        doc: "makes an object while running",
+    },
+    Verb {
+        name: "destroy",
+        value: Ty::Name,
+        beside: &[],
+        example: "destroy: b",
+        doc: "drops a memory's handle, destroys a VM, queue or syncobj, closes an fd",
+    },
+    Verb {
+        name: "close",
+        value: Ty::Name,
+        beside: &[],
+        example: "close: other",
+        doc: "closes a client's file; all that it holds is released",
+    },
+    Verb {
+        name: "export",
+        value: Ty::Name,
+        beside: &[
+            must("as", Ty::Text, "name of the fd, known to all clients"),
+            key("sync_file", Ty::Bool, "the syncobj's present fence as a sync file"),
+        ],
+        example: "export: a, as: fd",
+        doc: "makes an fd of memory (PRIME) or a syncobj",
+    },
+    Verb {
+        name: "import",
+        value: Ty::Name,
+        beside: &[
+            key("as", Ty::Text, "name of the new memory or syncobj"),
+            key("into", Ty::Name, "sync file: the existing syncobj"),
+        ],
+        example: "import: fd, as: b, client: other",
+        doc: "makes memory or a syncobj of an fd",
+    },
+    Verb {
+        name: "wait",
+        value: Ty::Names,
+        beside: &[
+            key("any", Ty::Bool, "until one is signalled, not all (default false)"),
+            key("for_submit", Ty::Bool, "also for fences to come (default false)"),
+            key("available", Ty::Bool, "only until fences are there (default false)"),
+            TIMEOUT,
+        ],
+        example: "wait: [ s, t@5 ]",
+        doc: "waits for syncobjs; `ETIME`",
+    },
+    Verb {
+        name: "signal",
+        value: Ty::Names,
+        beside: &[],
+        example: "signal: [ s, t@5 ]",
+        doc: "signals syncobjs from the CPU",
+    },
+    Verb {
+        name: "reset",
+        value: Ty::Names,
+        beside: &[],
+        example: "reset: s",
+        doc: "resets syncobjs",
+    },
+    Verb {
+        name: "query",
+        value: Ty::MapOf(&Ty::Compact("bound")),
+        beside: &[],
+        example: "query: { t: 5 }",
+        doc: "reads timelines and checks their values",
+    },
+    Verb {
+        name: "transfer",
+        value: Ty::Compact("transfer"),
+        beside: &[],
+        example: "transfer: t@3 -> s",
+        doc: "copies a point's fence to another syncobj",
+    },
+    Verb {
+        name: "wait_user_fence",
+        value: Ty::Compact("condition"),
+        beside: &[
+            TIMEOUT,
+            key("mask", Ty::Expr, "which bits (default all)"),
+            key("queue", Ty::Name, "a queue whose ban ends the wait with `EIO`"),
+        ],
+        example: "wait_user_fence: a >= 5",
+        doc: "waits by the driver's ioctl; `ETIME`",
+    },
+    Verb {
+        name: "poll",
+        value: Ty::Name,
+        beside: &[TIMEOUT, key("ready", Ty::Bool, "it must become readable (default true)")],
+        example: "poll: fd, timeout: 10ms, ready: false",
+        doc: "polls an fd",
+    },
+    Verb {
+        name: "inject",
+        value: Ty::MapOf(&Ty::Expr),
+        beside: &[],
+        example: "inject: { alloc: 3 }",
+        doc: "arms one failure, counted from now (0 disarms); kinds alloc, copy, dma_map, async_bind",
+    },
+    Verb {
+        name: "delay.arm",
+        value: Ty::Text,
+        beside: &[TIMEOUT],
+        example: "delay.arm: bind.commit",
+        doc: "holds whoever comes by that point of the driver",
+    },
+    Verb {
+        name: "delay.wait",
+        value: Ty::Text,
+        beside: &[TIMEOUT],
+        example: "delay.wait: bind.commit",
+        doc: "waits until somebody is held there; `ETIME`",
+    },
+    Verb {
+        name: "delay.release",
+        value: Ty::Text,
+        beside: &[],
+        example: "delay.release: bind.commit",
+        doc: "lets go",
+    },
+    Verb {
+        name: "evict",
+        value: Ty::Name,
+        beside: &[],
+        example: "evict: a",
+        doc: "moves memory (or `all`) out of VRAM",
+    },
+    Verb {
+        name: "fork",
+        value: Ty::Steps,
+        beside: &[],
+        example: "fork: [ ... ]",
+        doc: "a child with the inherited file does the steps; waits for it",
+    },
+    Verb { name: "exit", value: Ty::Expr, beside: &[], example: "exit: 0", doc: "ends the actor" },
+    Verb {
+        name: "kill",
+        value: Ty::Name,
+        beside: &[],
+        example: "kill: gpu1",
+        doc: "SIGKILLs the process of an actor or client",
+    },
+    Verb {
+        name: "abi",
+        value: Ty::Text,
+        beside: &[],
+        example: "abi: $case",
+        doc: "runs a uAPI case of the device adapter (`params: { case: { from: abi.cases } }`)",
+    },
+];
+
+const COMMAND_WIDTH: &[Key] = &[WIDTH];
+
+/// GPU commands.
+pub(crate) const COMMANDS: &[Verb] = &[
+    Verb {
+        name: "load",
+        value: Ty::Compact("read"),
+        beside: &[WIDTH, NAME_RESULT, EQUALS, IN, BETWEEN],
+        example: "load: a == 5",
+        doc: "a result; the oracle checks it too",
+    },
+    Verb {
+        name: "store",
+        value: Ty::Compact("write"),
+        beside: COMMAND_WIDTH,
+        example: "store: a+8 = 5",
+        doc: "stores a value",
+    },
+    Verb {
+        name: "copy",
+        value: Ty::Compact("copy"),
+        beside: &[must("size", Ty::Expr, "bytes")],
+        example: "copy: a -> b, size: 4K",
+        doc: "copies bytes, ascending",
+    },
+    Verb {
+        name: "fill",
+        value: Ty::Compact("write"),
+        beside: &[WIDTH, key("size", Ty::Expr, "bytes (default: to the end of the memory)")],
+        example: "fill: a = 7",
+        doc: "fills with a value",
+    },
+    Verb {
+        name: "fence",
+        value: Ty::Word(&["device", "system"]),
+        beside: &[],
+        example: "fence: system",
+        doc: "earlier accesses before later ones",
+    },
+    Verb {
+        name: "wait",
+        value: Ty::Compact("condition"),
+        beside: &[WIDTH, key("mask", Ty::Expr, "which bits (default all)")],
+        example: "wait: a >= 5",
+        doc: "semaphore wait; `==` or `>=`",
+    },
+    Verb {
+        name: "release",
+        value: Ty::Compact("write"),
+        beside: COMMAND_WIDTH,
+        example: "release: a = 5",
+        doc: "semaphore release: a store ordered after all earlier accesses",
+    },
+    Verb {
+        name: "timestamp",
+        value: Ty::Compact("place"),
+        beside: &[NAME_RESULT],
+        example: "timestamp: a",
+        doc: "the device's time in ns, stored, or without a place a result",
+    },
+    Verb {
+        name: "loop",
+        value: Ty::Expr,
+        beside: &[must("do", Ty::Commands, "the commands")],
+        example: "loop: 10, do: [ ... ]",
+        doc: "repeats commands",
+    },
+    Verb { name: "nop", value: Ty::Nothing, beside: &[], example: "nop:", doc: "nothing" },
+];
+
+/// Keys beside an atomic, of the CPU (`cpu.atomic_add`) or the GPU.
+pub(crate) const ATOMIC_KEYS: &[Key] = &[
+    WIDTH,
+    NAME_RESULT,
+    EQUALS,
+    IN,
+    BETWEEN,
+    key("compare", Ty::Expr, "compare_exchange: what the word must hold"),
+    key("scope", Ty::Word(&["system", "device"]), "GPU: against whom (default `system`)"),
+];
+
+/// Atomics: name, operation, compact operator.
+pub(crate) const ATOMICS: &[(&str, AtomicOp, &str)] = &[
+    ("atomic_add", AtomicOp::Add, "+="),
+    ("atomic_exchange", AtomicOp::Exchange, "="),
+    ("atomic_compare_exchange", AtomicOp::CompareExchange, "="),
+    ("atomic_and", AtomicOp::And, "&="),
+    ("atomic_or", AtomicOp::Or, "|="),
+    ("atomic_xor", AtomicOp::Xor, "^="),
+    ("atomic_min", AtomicOp::Min, "="),
+    ("atomic_max", AtomicOp::Max, "="),
+];
+
+/// Keys of the long form of a value that is compact otherwise.
+pub(crate) const LONG_KEYS: &[Key] = &[
+    key("at", Ty::Compact("place"), "where"),
+    key("value", Ty::Expr, "operand"),
+    key("from", Ty::Compact("place"), "copy: source"),
+    key("to", Ty::Compact("place"), "copy: target"),
+];
+
+/// Expectations.
+pub(crate) const EXPECTS: &[Verb] = &[
+    Verb {
+        name: "value",
+        value: Ty::Compact("read"),
+        beside: &[
+            WIDTH,
+            EQUALS,
+            IN,
+            BETWEEN,
+            key("by", Ty::Word(&["both", "cpu", "gpu"]), "who reads (default: both that can)"),
+        ],
+        example: "value: a+8 == 5",
+        doc: "a word's value",
+    },
+    Verb {
+        name: "maps",
+        value: Ty::Many(&Ty::CompactOr("mapping", &MAPPING)),
+        beside: &[
+            key("vm", Ty::Name, "the VM (default: the first)"),
+            key("within", Ty::Compact("range"), "only mappings there, in units"),
+            key("read", Ty::Bool, "read every piece by the GPU too (default true)"),
+            key("holes", Ty::Bool, "reads beside the pieces must fault (default false)"),
+        ],
+        example: "maps: [ 0..1 a, 1..2 b+1 ro ]",
+        doc: "exactly these mappings, by VA dump and by GPU reads of every piece",
+    },
+    Verb {
+        name: "faults",
+        value: Ty::List(&Ty::CompactOr("fault kind", &FAULT)),
+        beside: &[key("vm", Ty::Name, "the VM (default: the first)")],
+        example: "faults: []",
+        doc: "exactly these faults since the setup, oldest first",
+    },
+    Verb {
+        name: "queue",
+        value: Ty::Name,
+        beside: &[
+            key("banned", Ty::Bool, "whether it is banned"),
+            key("resets", Ty::Compact("bound"), "resets that it caused"),
+            key("submitted", Ty::Compact("bound"), "jobs submitted"),
+            key("completed", Ty::Compact("bound"), "jobs over"),
+        ],
+        example: "queue: q, banned: true",
+        doc: "a queue's state",
+    },
+    Verb {
+        name: "vm",
+        value: Ty::Name,
+        beside: &[must("banned", Ty::Bool, "whether it is banned")],
+        example: "vm: vm, banned: true",
+        doc: "a VM's state",
+    },
+    Verb {
+        name: "syncobj",
+        value: Ty::Name,
+        beside: &[
+            key("signalled", Ty::Bool, "whether it is signalled"),
+            key("value", Ty::Compact("bound"), "last signalled point"),
+        ],
+        example: "syncobj: t, value: 5",
+        doc: "a syncobj's state",
+    },
+    Verb {
+        name: "resident",
+        value: Ty::MapOf(&Ty::Word(REGIONS)),
+        beside: &[],
+        example: "resident: { a: system }",
+        doc: "where memory lives now",
+    },
+    Verb {
+        name: "counters",
+        value: Ty::MapOf(&Ty::Compact("bound")),
+        beside: &[],
+        example: "counters: { ops.keep: 1, live.vas: 0 }",
+        doc: "growth of counters since the setup (`live.*`: present value); a miss is a failure",
+    },
+    Verb {
+        name: "always",
+        value: Ty::Compact("condition"),
+        beside: &[],
+        example: "always: r1 <= r2",
+        doc: "holds for the named results of every round",
+    },
+    Verb {
+        name: "never",
+        value: Ty::Compact("condition"),
+        beside: &[],
+        example: "never: r1 == 1 && r2 == 0",
+        doc: "holds in no round",
+    },
+    Verb {
+        name: "sometimes",
+        value: Ty::Compact("condition"),
+        beside: &[],
+        example: "sometimes: r1 == 1",
+        doc: "holds in one round at least, else inconclusive",
+    },
+];
+
+/// Keys that every expectation takes.
+pub(crate) const EXPECT_KEYS: &[Key] =
+    &[key("when", Ty::MapOf(&Ty::Any), "only in variants with these parameter values")];
