@@ -145,14 +145,14 @@ impl<O: Object> Manager<O> {
         mut each: impl FnMut(&Op<&O>),
     ) {
         let mut from = span.start;
-        while let Some(entry) = self.tree.first_after(from) {
+        while let Some(entry) = self.tree.first_after_to_change(from) {
             if entry.span.start >= span.end {
                 break;
             }
             each(&take_out(self.view(entry.record), span, map));
-            let old = self.vas[entry.record];
             self.take(entry.record, changes);
             for piece in cut(entry.span, span).into_iter().flatten() {
+                let old = self.vas[entry.record];
                 self.add_part(&old, piece, changes);
             }
             if entry.span.end >= span.end {

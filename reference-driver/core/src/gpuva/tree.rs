@@ -84,6 +84,12 @@ impl Leaf {
         self.start[..self.len].partition_point(|start| *start <= key)
     }
 
+    /// Where the range that starts at `start` stands.
+    fn find(&self, start: u64) -> usize {
+        let at = self.rank(start).checked_sub(1).filter(|at| self.start[*at] == start);
+        at.unwrap_or_else(|| unreachable!("a range starts at {start:#x}"))
+    }
+
     fn insert(&mut self, at: usize, entry: Entry) {
         open(&mut self.start, self.len, at, entry.span.start);
         open(&mut self.end, self.len, at, entry.span.end);
@@ -183,12 +189,24 @@ pub(super) struct Tree {
     /// Levels of inner nodes above the leaves.
     height: usize,
     len: usize,
+    /// Number of ranges for which nodes were reserved.
+    reserved: usize,
+    /// The leaf that was looked at last, or [`NONE`]: what follows a look is mostly a change there.
+    finger: u32,
 }
 
 impl Tree {
     /// An empty one; allocates nothing.
     pub(super) const fn new() -> Self {
-        Self { leaves: Arena::new(), inners: Arena::new(), root: NONE, height: 0, len: 0 }
+        Self {
+            leaves: Arena::new(),
+            inners: Arena::new(),
+            root: NONE,
+            height: 0,
+            len: 0,
+            reserved: 0,
+            finger: NONE,
+        }
     }
 
     /// Number of ranges.
@@ -198,16 +216,20 @@ impl Tree {
 
     /// Makes sure that `additional` more ranges, and any change meanwhile, need no memory.
     pub(super) fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
-        let (leaves, inners) = nodes_for(self.len + additional);
+        let ranges = self.len + additional;
+        if ranges <= self.reserved {
+            return Ok(());
+        }
+        let (leaves, inners) = nodes_for(ranges);
         self.leaves.reserve(leaves.saturating_sub(self.leaves.len()))?;
-        self.inners.reserve(inners.saturating_sub(self.inners.len()))
+        self.inners.reserve(inners.saturating_sub(self.inners.len()))?;
+        self.reserved = ranges;
+        Ok(())
     }
 
     /// Whether `additional` more ranges need no memory.
     pub(super) fn has_room(&self, additional: usize) -> bool {
-        let (leaves, inners) = nodes_for(self.len + additional);
-        self.leaves.len() + self.leaves.room() >= leaves
-            && self.inners.len() + self.inners.room() >= inners
+        self.len + additional <= self.reserved
     }
 
     fn leaf_of(&self, key: u64) -> u32 {
@@ -217,6 +239,17 @@ impl Tree {
             node = inner.child[inner.place(key)];
         }
         node
+    }
+
+    /// The leaf looked at last, if `key` lies between its first and last range: then it belongs there
+    /// whatever the keys above are.
+    fn finger_at(&mut self, key: u64) -> Option<&mut Leaf> {
+        if self.finger == NONE {
+            return None;
+        }
+        let leaf = &mut self.leaves[self.finger];
+        let within = leaf.start[0] <= key && key <= leaf.start[leaf.len - 1];
+        within.then_some(leaf)
     }
 
     fn path_to(&self, key: u64) -> (u32, Path) {
@@ -269,6 +302,13 @@ impl Tree {
         self.leaves[position.leaf].entry(position.at)
     }
 
+    /// The same, by a caller who will change the tree there.
+    pub(super) fn first_after_to_change(&mut self, addr: u64) -> Option<Entry> {
+        let position = self.seek(addr)?;
+        self.finger = position.leaf;
+        Some(self.entry(position))
+    }
+
     /// The first range that ends above `addr`.
     pub(super) fn first_after(&self, addr: u64) -> Option<Entry> {
         self.seek(addr).map(|position| self.entry(position))
@@ -291,6 +331,10 @@ impl Tree {
             self.root = self.leaves.insert(Leaf::EMPTY);
         }
         let key = entry.span.start;
+        if let Some(leaf) = self.finger_at(key).filter(|leaf| leaf.len < CAP) {
+            leaf.insert(leaf.rank(key), entry);
+            return;
+        }
         let (leaf_id, mut path) = self.path_to(key);
         let leaf = &mut self.leaves[leaf_id];
         let at = leaf.rank(key);
@@ -298,8 +342,10 @@ impl Tree {
         debug_assert!(at == leaf.len || entry.span.end <= leaf.start[at], "ranges are disjoint");
         if leaf.len < CAP {
             leaf.insert(at, entry);
+            self.finger = leaf_id;
             return;
         }
+        self.finger = NONE;
         let (mut key, mut child) = self.split_leaf(leaf_id, at, entry);
         while let Some((inner_id, at)) = path.pop() {
             let inner = &mut self.inners[inner_id];
@@ -351,12 +397,19 @@ impl Tree {
 
     /// Takes out the range that starts at `start`.
     pub(super) fn remove(&mut self, start: u64) -> Entry {
+        if let Some(leaf) = self.finger_at(start).filter(|leaf| leaf.len > MIN) {
+            let at = leaf.find(start);
+            let entry = leaf.entry(at);
+            leaf.remove(at);
+            self.len -= 1;
+            return entry;
+        }
         let (leaf_id, mut path) = self.path_to(start);
         let leaf = &mut self.leaves[leaf_id];
-        let at = leaf.rank(start).checked_sub(1).filter(|at| leaf.start[*at] == start);
-        let at = at.unwrap_or_else(|| unreachable!("a range starts at {start:#x}"));
+        let at = leaf.find(start);
         let entry = leaf.entry(at);
         leaf.remove(at);
+        self.finger = NONE;
         let mut short = leaf.len < MIN;
         self.len -= 1;
         let mut leaves = true;
@@ -435,6 +488,7 @@ impl Tree {
             assert_eq!((self.len, self.leaves.len(), self.inners.len()), (0, 0, 0));
             return;
         }
+        assert!(self.finger == NONE || self.leaves[self.finger].len > 0, "a leaf in use");
         let mut seen = Seen { last: NONE, end: 0, ranges: 0, leaves: 0, inners: 0 };
         self.assert_node(self.root, self.height, (0, u64::MAX), &mut seen);
         assert_eq!(self.leaves[seen.last].next, NONE, "the last leaf ends the list");
