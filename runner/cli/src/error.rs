@@ -7,7 +7,7 @@ use thiserror::Error;
 
 /// A command could not be done.
 #[derive(Debug, Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The command line asks for something that does not exist or contradicts itself.
     #[error("{0}")]
     Usage(String),
@@ -30,7 +30,7 @@ pub enum Error {
 impl Error {
     /// The exit code that it leads to.
     #[must_use]
-    pub const fn exit_code(&self) -> ExitCode {
+    pub(crate) const fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) | Self::BadScenario(_) | Self::System { .. } => ExitCode::Usage,
             Self::Journal(_) => ExitCode::Incomplete,

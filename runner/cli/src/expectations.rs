@@ -6,8 +6,8 @@
 
 use std::path::Path;
 
-use fencepost_results::verdict::Weight;
 use fencepost_results::Verdict;
+use fencepost_results::verdict::Weight;
 
 use crate::error::Error;
 use crate::filter::Filter;
@@ -99,7 +99,9 @@ mod tests {
 
     #[test]
     fn mistakes_have_their_line() {
-        for (text, line) in [("a pass x", 1), ("\na fail", 2), ("a fail x\n/(/ fail x", 2), ("a", 1)] {
+        for (text, line) in
+            [("a pass x", 1), ("\na fail", 2), ("a fail x\n/(/ fail x", 2), ("a", 1)]
+        {
             assert_eq!(Expectations::parse(text).expect_err("refused").0, line, "{text}");
         }
     }

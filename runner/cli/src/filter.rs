@@ -127,7 +127,7 @@ mod tests {
             ("*@split*", &[0, 1, 2]),
             ("vm-bind@*pages=512", &[1]),
             ("*@kind={vram,none}*", &[0]),
-            ("/pages=(1|3)$/", &[0, 3]),
+            ("/(pages|points)=[13]$/", &[0, 3]),
             ("/^vm-bind/", &[0, 1, 2]),
             ("igt@/vm-bind/", &[0, 1, 2, 4]),
             ("", &[]),
@@ -149,7 +149,8 @@ mod tests {
         let table: &[(&str, &[&str])] = &[
             ("vm-bnd", &["vm-bind"]),
             ("synch", &["sync"]),
-            ("vm-bind@spilt", &["vm-bind@split", "vm-bind@split-many"]),
+            ("vm-bind@spilt", &["vm-bind@split"]),
+            ("vm-bind@split-mny", &["vm-bind@split-many", "vm-bind@split"]),
             ("sync@timelin@points=3", &["sync@timeline@points=3"]),
             ("zzzzzzzz", &[]),
         ];

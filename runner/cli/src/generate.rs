@@ -1,6 +1,6 @@
-//! What is generated from the program itself: the schema of scenarios, completions, the manual.
+//! What is generated from the program itself: completions, the manual.
 
-use std::io::{stdout, Write as _};
+use std::io::{Write as _, stdout};
 use std::process::ExitCode as Status;
 
 use clap::CommandFactory as _;
@@ -34,13 +34,6 @@ pub(crate) fn man() -> Result<Status, Error> {
     };
     write(&mut text).map_err(Error::system("generate the manual page"))?;
     print(&text)
-}
-
-/// `fencepost schema`
-pub(crate) fn schema() -> Result<Status, Error> {
-    let mut text = fencepost_engine::schema::json();
-    text.push('\n');
-    print(text.as_bytes())
 }
 
 fn print(text: &[u8]) -> Result<Status, Error> {

@@ -1,14 +1,14 @@
 //! `fencepost list`: what a run would execute, and what it would skip and why.
 
-use std::io::{stdout, Write};
+use std::io::{Write, stdout};
 use std::process::ExitCode as Status;
 
 use serde::Serialize;
 
-use crate::args::{tier_name, ListArgs};
+use crate::args::{ListArgs, tier_name};
 use crate::error::Error;
 use crate::output::Style;
-use crate::plan::{plan, Planned};
+use crate::plan::{Planned, plan};
 
 /// A test as `list --json` prints it.
 #[derive(Serialize)]

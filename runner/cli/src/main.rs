@@ -1,2 +1,4 @@
-//! To come.
-fn main() {}
+//! The `fencepost` program; everything is in the library, which `cargo test` drives as well.
+fn main() -> std::process::ExitCode {
+    fencepost::main()
+}

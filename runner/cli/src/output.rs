@@ -18,10 +18,9 @@ impl Style {
         Self { colour: stream.is_terminal() && !unwanted }
     }
 
-    /// The style without colour.
-    #[cfg(test)]
-    pub(crate) const fn plain() -> Self {
-        Self { colour: false }
+    /// Whether it colours.
+    pub(crate) const fn colour(self) -> bool {
+        self.colour
     }
 
     pub(crate) fn good(self, text: impl Display) -> String {
@@ -72,7 +71,10 @@ mod tests {
     #[test]
     fn arguments_are_quoted_when_a_shell_would_touch_them() {
         for (argument, quoted) in [
-            ("results/runs/a@vm-bind@x@pages=1,kind=vram", "results/runs/a@vm-bind@x@pages=1,kind=vram"),
+            (
+                "results/runs/a@vm-bind@x@pages=1,kind=vram",
+                "results/runs/a@vm-bind@x@pages=1,kind=vram",
+            ),
             ("a b", "'a b'"),
             ("", "''"),
             ("it's", "'it'\\''s'"),

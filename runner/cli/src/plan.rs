@@ -12,11 +12,11 @@ use std::time::Duration;
 use fencepost_engine::lang::ast::Tier;
 use fencepost_results::Source;
 
-use crate::args::{tier_name, Selection};
-use crate::catalog::{self, Entry};
-use crate::device;
+use crate::args::{Selection, tier_name};
+use crate::catalog::{Catalog, Entry};
+use crate::device::{self, Offers};
 use crate::error::Error;
-use crate::filter::{nearest, Filter};
+use crate::filter::{Filter, nearest};
 
 /// A test of a plan.
 #[derive(Clone, Debug)]
@@ -75,22 +75,23 @@ impl Partition {
 
 /// Makes the plan of a selection.
 pub(crate) fn plan(selection: &Selection) -> Result<Vec<Planned>, Error> {
-    device::check_name(&selection.device)?;
     let (files, filters) = split(&selection.filters)?;
+    let offers = device::offers(&selection.device)?;
+    let catalog = Catalog { offers: &offers };
     let mut entries = Vec::new();
     if files.is_empty() || !filters.is_empty() {
-        let all = catalog::bundled()?;
+        let all = catalog.bundled()?;
         entries = choose(all, &filters, &tiers(selection))?;
     }
     for file in files {
-        entries.extend(catalog::file(&file)?);
+        entries.extend(catalog.file(&file)?);
     }
     refuse_duplicates(&entries)?;
     if let Some(partition) = selection.partition {
         let mut at = 0..;
         entries.retain(|_| partition.has(at.next().unwrap_or(0)));
     }
-    with_skips(entries, &selection.device)
+    Ok(with_skips(entries, &selection.device, &offers))
 }
 
 fn tiers(selection: &Selection) -> BTreeSet<Tier> {
@@ -157,17 +158,17 @@ fn refuse_duplicates(entries: &[Entry]) -> Result<(), Error> {
     }
 }
 
-/// Asks the device what it can do, and marks what needs more.
-fn with_skips(entries: Vec<Entry>, device: &str) -> Result<Vec<Planned>, Error> {
-    let caps = device::capabilities(device)?;
+/// Marks what needs more than the device offers.
+fn with_skips(entries: Vec<Entry>, device: &str, offers: &Offers) -> Vec<Planned> {
+    let caps = &offers.capabilities;
     let planned = entries.into_iter().map(|entry| {
         let needs = entry.test.needs.iter().map(String::as_str);
         let missing: Vec<&str> = needs.filter(|need| !caps.contains(*need)).collect();
-        let skip = (!missing.is_empty())
-            .then(|| format!("device {device} lacks {}", missing.join(", ")));
+        let skip =
+            (!missing.is_empty()).then(|| format!("device {device} lacks {}", missing.join(", ")));
         Planned::of(entry, skip)
     });
-    Ok(planned.collect())
+    planned.collect()
 }
 
 #[cfg(test)]

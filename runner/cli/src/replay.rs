@@ -4,16 +4,17 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode as Status;
 
-use fencepost_results::journal::{Journal, FILE_NAME};
+use fencepost_results::journal::{FILE_NAME, Journal};
 use fencepost_results::summary::{Summary, Test};
 use fencepost_results::{Report, Source, TestStarted};
 
 use crate::args::ReplayArgs;
-use crate::catalog;
+use crate::catalog::Catalog;
+use crate::device;
 use crate::error::Error;
 use crate::expectations::Expectations;
 use crate::plan::Planned;
-use crate::run::{execute, needs_attention, Folder, Order};
+use crate::run::{Folder, Order, execute, needs_attention};
 
 /// `fencepost replay`
 pub(crate) fn command(args: ReplayArgs) -> Result<Status, Error> {
@@ -27,8 +28,10 @@ pub(crate) fn command(args: ReplayArgs) -> Result<Status, Error> {
     let started: Vec<&TestStarted> = tests.iter().filter_map(|t| t.started.as_ref()).collect();
     let seed = started.first().map_or(run.seed, |started| started.seed);
     let mut planned = Vec::new();
+    let offers = device::offers(&run.device)?;
+    let catalog = Catalog { offers: &offers };
     for started in started {
-        planned.push(find(started, &folder)?);
+        planned.push(find(&catalog, started, &folder)?);
     }
     let json = args.conduct.json;
     let outcome = execute(Order {
@@ -93,12 +96,12 @@ fn choose<'a>(
 
 /// The test in the scenario as it was: a user's file from its copy in the run's folder, a bundled
 /// one from this program.
-fn find(started: &TestStarted, folder: &Path) -> Result<Planned, Error> {
+fn find(catalog: &Catalog<'_>, started: &TestStarted, folder: &Path) -> Result<Planned, Error> {
     let entries = match &started.source {
-        Source::Bundled(path) => catalog::bundled_file(path)?,
+        Source::Bundled(path) => catalog.bundled_file(path)?,
         Source::File(path) => {
             let copy = Folder::from(folder.to_owned()).scenario_copy(path);
-            catalog::file_as(&copy, Path::new(path))?
+            catalog.file_as(&copy, Path::new(path))?
         }
     };
     let entry = entries.into_iter().find(|entry| entry.test.name == started.test);
@@ -127,14 +130,14 @@ fn compare(before: &Test, now: Option<&Test>) -> String {
 
 /// What tells one way to fail from another: the steps and what was checked there.
 fn failures(test: &Test) -> Vec<(Option<(&str, u32)>, &str)> {
-    let of = |report| match report {
-        &Report::Failure(ref failure) => {
+    let mut found = Vec::new();
+    for report in &test.reports {
+        if let Report::Failure(failure) = report {
             let step = failure.step.as_ref().map(|step| (step.actor.as_str(), step.line));
-            Some((step, failure.what.as_str()))
+            found.push((step, failure.what.as_str()));
         }
-        _ => None,
-    };
-    test.reports.iter().filter_map(of).collect()
+    }
+    found
 }
 
 #[cfg(test)]

@@ -103,7 +103,7 @@ pub(crate) fn on_timeout(limit: Duration, stop: Arc<Stop>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
 

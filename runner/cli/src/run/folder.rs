@@ -6,9 +6,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fencepost_results::Source;
 use fencepost_results::journal;
 use fencepost_results::summary::Summary;
-use fencepost_results::Source;
 
 use crate::error::Error;
 
@@ -148,7 +148,9 @@ fn date(days: u64) -> (u64, u64, u64) {
 fn file_name(name: &str) -> String {
     let mut out = String::new();
     for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_@=+,".contains(&byte) || (byte == b'.' && !out.is_empty())
+        if byte.is_ascii_alphanumeric()
+            || b"-_@=+,".contains(&byte)
+            || (byte == b'.' && !out.is_empty())
         {
             out.push(char::from(byte));
         } else {

@@ -11,7 +11,6 @@ mod summary;
 mod watch;
 
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::process::ExitCode as Status;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -20,20 +19,21 @@ use std::time::Duration;
 
 use fencepost_results::journal::{Journal, Writer};
 use fencepost_results::summary::Summary;
-use fencepost_results::verdict::{exit_code, Circumstances};
+use fencepost_results::verdict::{Circumstances, exit_code};
 use fencepost_results::{
-    Event, ExitCode, RunFinished, RunStarted, Source, TestFinished, Verdict, FORMAT_VERSION,
+    Event, ExitCode, FORMAT_VERSION, RunFinished, RunStarted, Source, TestFinished, Verdict,
 };
 use nix::sys::signal::SigSet;
 
 pub(crate) use folder::Folder;
-pub(crate) use watch::{watch, Job, Watched};
+pub(crate) use report::describe;
+pub(crate) use watch::{Job, Watched, watch};
 
 use crate::args::{Conduct, RunArgs};
 use crate::error::Error;
 use crate::expectations::Expectations;
-use crate::plan::{plan, Planned};
-use crate::stop::{block_signals, on_signals, on_timeout, Cause, Stop};
+use crate::plan::{Planned, plan};
+use crate::stop::{Cause, Stop, block_signals, on_signals, on_timeout};
 use report::Reporter;
 
 /// Longest time for a test that sets none itself.
@@ -55,8 +55,6 @@ pub(crate) struct Order {
 
 /// What came of a run.
 pub(crate) struct Outcome {
-    /// Where it is recorded.
-    pub(crate) folder: PathBuf,
     /// What happened.
     pub(crate) summary: Summary,
     /// What it amounts to.
@@ -130,7 +128,7 @@ impl Run {
             let at = self.next.fetch_add(1, Ordering::Relaxed);
             let Some(test) = self.order.tests.get(at) else { return };
             if let Err(error) = self.one(test) {
-                let mut reporter = self.reporter.lock().unwrap_or_else(|e| e.into_inner());
+                let reporter = self.reporter.lock().unwrap_or_else(|e| e.into_inner());
                 reporter.trouble(&format!("the run cannot be recorded: {error}"));
                 self.stop.raise(Cause::Journal);
             }
@@ -194,7 +192,7 @@ impl Run {
         if order.conduct.json {
             summary::print_json(&summary, folder.path(), order.seed, code);
         }
-        Ok(Outcome { folder: folder.path().to_owned(), summary, code })
+        Ok(Outcome { summary, code })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the user sees of a run: a progress bar on a terminal, plain lines elsewhere; each test that
 //! needs attention with its evidence and the command that repeats it; the end.
 
-use std::io::{stderr, stdout, IsTerminal as _};
+use std::io::{IsTerminal as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,8 +10,8 @@ use fencepost_results::{Failure, Report, Step, Totals, Verdict};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::watch::Watched;
-use super::{needs_attention, summary, Order};
-use crate::output::{count, program, quote, Style};
+use super::{Order, needs_attention, summary};
+use crate::output::{Style, count, program, quote};
 
 /// Lines of a test's output that are quoted when it failed.
 const QUOTED_LINES: usize = 10;
@@ -115,42 +115,51 @@ impl Reporter {
     /// Everything that is needed to understand and repeat a test.
     fn story(&self, test: &str, watched: &Watched) -> String {
         let mut text = self.headline(test, watched);
-        let mut row = |name: &str, value: &str| {
-            for (n, line) in value.lines().enumerate() {
-                let name = if n == 0 { name } else { "" };
-                text.push_str(&format!("\n    {name:<9} {line}"));
-            }
-        };
-        for report in &watched.reports {
-            match report {
-                Report::Failure(failure) => tell(failure, &mut row),
-                Report::Evidence(evidence) if !evidence.met => {
-                    row("evidence", &evidence.counter);
-                    row("expected", &evidence.wanted);
-                    row("seen", &evidence.seen.to_string());
-                }
-                _ => {}
-            }
-        }
-        if let Some(path) = &watched.output {
-            row("output", &format!("{}{}", path.display(), tail(path)));
-        }
-        row("seed", &self.seed.to_string());
-        row("replay", &replay_command(&self.folder, test));
+        text.push_str(&describe(watched));
+        row(&mut text, "seed", &self.seed.to_string());
+        row(&mut text, "replay", &replay_command(&self.folder, test));
         text
     }
 }
 
-fn tell(failure: &Failure, row: &mut impl FnMut(&str, &str)) {
-    let Failure { step, what, expected, seen, details } = failure;
-    if let Some(Step { actor, text, line }) = step {
-        let place = if *line == 0 { String::new() } else { format!(", line {line}") };
-        row("step", &format!("{actor}{place}: {text}"));
+/// What was seen of a test that needs attention: each failure, missing evidence, the end of its output.
+pub(crate) fn describe(watched: &Watched) -> String {
+    let mut text = String::new();
+    for report in &watched.reports {
+        match report {
+            Report::Failure(failure) => tell(&mut text, failure),
+            Report::Evidence(evidence) if !evidence.met => {
+                row(&mut text, "evidence", &evidence.counter);
+                row(&mut text, "expected", &evidence.wanted);
+                row(&mut text, "seen", &evidence.seen.to_string());
+            }
+            _ => {}
+        }
     }
-    row("checked", what);
-    row("expected", expected);
-    row("seen", seen);
-    details.iter().for_each(|detail| row("", detail));
+    if let Some(path) = &watched.output {
+        row(&mut text, "output", &format!("{}{}", path.display(), tail(path)));
+    }
+    text
+}
+
+/// Adds a row with a name; further lines of the value stand below its first.
+fn row(text: &mut String, name: &str, value: &str) {
+    for (n, line) in value.lines().enumerate() {
+        let name = if n == 0 { name } else { "" };
+        text.push_str(&format!("\n    {name:<9} {line}"));
+    }
+}
+
+fn tell(text: &mut String, failure: &Failure) {
+    let Failure { step, what, expected, seen, details } = failure;
+    if let Some(Step { actor, text: words, line }) = step {
+        let place = if *line == 0 { String::new() } else { format!(", line {line}") };
+        row(text, "step", &format!("{actor}{place}: {words}"));
+    }
+    row(text, "checked", what);
+    row(text, "expected", expected);
+    row(text, "seen", seen);
+    details.iter().for_each(|detail| row(text, "", detail));
 }
 
 /// The command that runs the test again as it was.

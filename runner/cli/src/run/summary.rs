@@ -11,7 +11,7 @@ use fencepost_results::{ExitCode, Totals, Verdict};
 use serde::Serialize;
 
 use super::needs_attention;
-use crate::output::{count, Style};
+use crate::output::{Style, count};
 
 /// The summary that closes the text of a run: latencies, why tests were skipped, what needs
 /// attention, totals.

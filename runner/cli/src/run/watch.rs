@@ -10,19 +10,19 @@ use std::io::{self, PipeReader, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use fencepost_host::live;
 use fencepost_results::journal::Writer;
 use fencepost_results::{Ending, Event, Report, Source, TestStarted, Verdict};
 use nix::errno::Errno;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::signal::{killpg, Signal};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use super::judge::Observed;
-use super::{source_argument, Folder};
+use super::{Folder, source_argument};
 use crate::device;
 use crate::stop::Stop;
 
@@ -128,7 +128,7 @@ struct Watcher<'a> {
 impl Watcher<'_> {
     /// From the making of the device to its end. Trouble with either goes into `observed`.
     fn whole_life(&mut self) -> io::Result<()> {
-        let device = match live::Device::new(device::config(self.job.device)) {
+        let device = match live::Device::new(&live::Config::default()) {
             Ok(device) => device,
             Err(error) => {
                 self.observed.device = Some(format!("the device cannot be made: {error}"));
@@ -137,16 +137,20 @@ impl Watcher<'_> {
         };
         let (mut reports, theirs) = io::pipe()?;
         let (mut output, its_output) = io::pipe()?;
-        let mut command = Command::new(device::program());
+        let mut command = device::program("worker");
         command
-            .arg("worker")
             .args(["--test", self.job.test, "--device", self.job.device])
-            .args(["--source", &self.source(), "--seed", &self.job.seed.to_string()])
+            .args(["--source", &source_argument(self.job.source)])
+            .args(["--seed", &self.job.seed.to_string()])
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::from(its_output.try_clone()?))
             .stderr(Stdio::from(its_output))
             // Its own group, so that Ctrl-C reaches the runner only and nothing outlives the test.
             .process_group(0);
+        if let Source::File(path) = self.job.source {
+            // What was copied when the run began, whatever became of the file since.
+            command.arg("--text").arg(self.job.folder.scenario_copy(path));
+        }
         match device.spawn(command) {
             Ok(mut child) => {
                 self.attend(&mut child, &mut reports, &mut output)?;
@@ -159,18 +163,6 @@ impl Watcher<'_> {
         }
         self.close(device);
         Ok(())
-    }
-
-    fn source(&self) -> String {
-        match self.job.source {
-            Source::Bundled(_) => source_argument(self.job.source),
-            Source::File(path) => {
-                // What was copied when the run began, whatever became of the file since.
-                let copy = self.job.folder.scenario_copy(path);
-                let path = if copy.exists() { copy } else { PathBuf::from(path) };
-                source_argument(&Source::File(path.to_string_lossy().into_owned()))
-            }
-        }
     }
 
     /// Listens until the process is over, its time is, or the run is.

@@ -1,0 +1,109 @@
+//! The device under test as the runner sees it: which names there are, what a device can do, what
+//! it left behind. The device itself is the host's; what it can do is asked by a process that sees
+//! it, through the fixtures, as a test would.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read as _};
+use std::process::{Command, Stdio};
+
+use fencepost_engine::lang;
+use fencepost_fixtures::{Device, DeviceSpec};
+use fencepost_host::live;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// This program, also when the file it was started from is gone by now.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// Refuses what names no device, and what cannot be run yet.
+pub(crate) fn check_name(device: &str) -> Result<(), Error> {
+    match device.parse::<DeviceSpec>() {
+        Ok(DeviceSpec::Reference) => Ok(()),
+        Ok(_) => Err(Error::Usage(format!("device {device}: only `ref` can be run"))),
+        Err(_) => Err(Error::Usage(format!("there is no device {device}; there is: ref"))),
+    }
+}
+
+/// A test may take the machine down with it: its start must be on the disk before it begins. The
+/// bundled driver in user space cannot.
+pub(crate) fn may_take_the_machine_down(device: &str) -> bool {
+    device != "ref"
+}
+
+/// A command that runs this program in another role.
+pub(crate) fn program(role: &str) -> Command {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = Command::new(PROGRAM);
+    command.arg0("fencepost").arg(role);
+    command
+}
+
+/// What a device says that it offers: the seam between the runner and a worker that asks it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Offers {
+    /// Names of what it can do.
+    pub(crate) capabilities: BTreeSet<String>,
+    /// Names of its generated tests of its own interface, in their order.
+    pub(crate) abi_cases: Vec<String>,
+}
+
+impl Offers {
+    /// What an open device offers.
+    pub(crate) fn of(device: &dyn Device) -> Self {
+        Self {
+            capabilities: device.caps().iter().map(str::to_owned).collect(),
+            abi_cases: device.abi_cases().into_iter().map(|case| case.name).collect(),
+        }
+    }
+
+    /// The values of a parameter that the device knows.
+    pub(crate) fn values(&self, from: lang::Source) -> Option<Vec<String>> {
+        match from {
+            lang::Source::AbiCases => Some(self.abi_cases.clone()),
+        }
+    }
+}
+
+/// Asks the device what it offers.
+pub(crate) fn offers(device: &str) -> Result<Offers, Error> {
+    check_name(device)?;
+    ask(device).map_err(Error::system(format!(
+        "ask device {device} what it offers (`fencepost doctor` says more)"
+    )))
+}
+
+fn ask(device: &str) -> io::Result<Offers> {
+    let live = live::Device::new(&live::Config::default())?;
+    let (mut answer, its_answer) = io::pipe()?;
+    let (mut trouble, its_trouble) = io::pipe()?;
+    let mut command = program("worker");
+    command.arg("--offers").args(["--device", device]).stdin(Stdio::null());
+    command.stdout(Stdio::from(its_answer)).stderr(Stdio::from(its_trouble));
+    let mut child = live.spawn(command)?;
+    // Read to its end first: the list may be longer than a pipe holds. A worker that hangs is
+    // killed with this process, on which the user loses patience first.
+    let mut said = String::new();
+    answer.read_to_string(&mut said)?;
+    let mut complaint = String::new();
+    trouble.read_to_string(&mut complaint)?;
+    if !child.wait()?.success() {
+        return Err(io::Error::other(complaint.trim().to_owned()));
+    }
+    serde_json::from_str(&said).map_err(io::Error::other)
+}
+
+/// What was left on a device, in words.
+pub(crate) fn leaks(leaks: &live::Leaks) -> Vec<String> {
+    let mut words: Vec<String> =
+        leaks.objects.iter().map(|(name, value)| format!("{name} {value}")).collect();
+    if leaks.descriptors > 0 {
+        words.push(format!("open descriptors {}", leaks.descriptors));
+    }
+    words
+}
+
+/// What killed a device, in words.
+pub(crate) fn death(leaks: &live::Leaks) -> Option<String> {
+    leaks.panic.as_ref().map(|text| format!("the driver panicked: {text}"))
+}

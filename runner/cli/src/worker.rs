@@ -1,0 +1,169 @@
+//! The worker's role: this program, started again to run one test on the device that it sees.
+//!
+//! Owns the worker's own little command line, which is the runner's business only, and finding the
+//! one scenario. The catalogue is not read and clap not asked: a worker's start is what the cost
+//! of a test hangs on. What the test does is the engine's matter.
+
+use std::cell::OnceCell;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::process::ExitCode as Status;
+
+use fencepost_engine::lang::{self, Test};
+use fencepost_fixtures::DeviceSpec;
+use fencepost_results::{Outcome, Report, Verdict};
+
+use crate::device::Offers;
+
+/// First argument of a worker.
+const ROLE: &str = "worker";
+
+/// Exit status of a worker that could not begin, as of an IGT test with invalid options.
+const CANNOT_BEGIN: u8 = 79;
+
+/// The command line of a worker.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Arguments {
+    test: Option<String>,
+    source: Option<String>,
+    /// Where the text of a user's file is, if not there any more.
+    text: Option<String>,
+    device: Option<String>,
+    seed: u64,
+    offers: bool,
+    nothing: bool,
+}
+
+/// Works as a worker, if the program was started as one.
+pub(crate) fn if_asked() -> Option<Status> {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() != Some(ROLE) {
+        return None;
+    }
+    let done = parse(arguments).and_then(|arguments| work(&arguments));
+    Some(done.unwrap_or_else(|error| {
+        eprintln!("fencepost worker: {error}");
+        Status::from(CANNOT_BEGIN)
+    }))
+}
+
+fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+    let mut arguments = Arguments::default();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value"));
+        match word.as_str() {
+            "--test" => arguments.test = Some(value()?),
+            "--source" => arguments.source = Some(value()?),
+            "--text" => arguments.text = Some(value()?),
+            "--device" => arguments.device = Some(value()?),
+            "--seed" => arguments.seed = value()?.parse().map_err(|e| format!("--seed: {e}"))?,
+            "--offers" => arguments.offers = true,
+            "--nothing" => arguments.nothing = true,
+            other => return Err(format!("unknown argument {other}")),
+        }
+    }
+    Ok(arguments)
+}
+
+fn work(arguments: &Arguments) -> Result<Status, String> {
+    // What a process costs that only begins and ends: the measure of the bench.
+    if arguments.nothing {
+        return Ok(Status::SUCCESS);
+    }
+    let device: DeviceSpec = match &arguments.device {
+        Some(name) => name.parse().map_err(|e| format!("--device: {e}"))?,
+        None => return Err("--device is missing".into()),
+    };
+    if arguments.offers {
+        return say_offers(&device);
+    }
+    let (Some(name), Some(source)) = (&arguments.test, &arguments.source) else {
+        return Err("--test and --source are needed".into());
+    };
+    let mut reports = take_reports().map_err(|e| format!("the pipe for reports: {e}"))?;
+    match find(name, source, arguments.text.as_deref(), &device) {
+        Ok(test) => {
+            let reason = format!("nothing interprets {} yet (seed {})", test.name, arguments.seed);
+            let outcome = Outcome { verdict: Verdict::Inconclusive, reason: Some(reason) };
+            io::Write::write_all(&mut reports, Report::Outcome(outcome).to_line().as_bytes())
+                .map_err(|e| format!("the pipe for reports: {e}"))?;
+            Ok(Status::SUCCESS)
+        }
+        Err(reason) => {
+            let outcome = Outcome { verdict: Verdict::Fail, reason: Some(reason) };
+            io::Write::write_all(&mut reports, Report::Outcome(outcome).to_line().as_bytes())
+                .map_err(|e| format!("the pipe for reports: {e}"))?;
+            Ok(Status::from(CANNOT_BEGIN))
+        }
+    }
+}
+
+/// Prints what the device offers as JSON.
+fn say_offers(device: &DeviceSpec) -> Result<Status, String> {
+    let device = fencepost_fixtures::device::open(device).map_err(|e| e.to_string())?;
+    let offers = Offers::of(&*device);
+    println!("{}", serde_json::to_string(&offers).map_err(|e| e.to_string())?);
+    Ok(Status::SUCCESS)
+}
+
+/// Takes the pipe for reports away from standard input, where the runner put it; programs and
+/// processes of the test find an empty one there.
+fn take_reports() -> io::Result<File> {
+    let reports = io::stdin().as_fd().try_clone_to_owned()?;
+    nix::unistd::dup2_stdin(File::open("/dev/null")?)?;
+    Ok(File::from(reports))
+}
+
+/// The one test, from the one file that it is in. The file's own path counts for the test's name,
+/// wherever its text is read. Nothing is checked again: the runner did.
+fn find(name: &str, source: &str, text: Option<&str>, device: &DeviceSpec) -> Result<Test, String> {
+    let scenarios = match source.split_once(':') {
+        Some(("bundled", path)) => {
+            let file = fencepost_suites::find(path)
+                .ok_or_else(|| format!("this program bundles no scenario {path}"))?;
+            lang::parse(path, file.text)
+        }
+        Some(("file", path)) => {
+            let place = text.unwrap_or(path);
+            let text = std::fs::read_to_string(place).map_err(|e| format!("{place}: {e}"))?;
+            lang::parse(path, &text)
+        }
+        _ => return Err(format!("{source} is neither bundled:PATH nor file:PATH")),
+    };
+    let scenarios = scenarios.map_err(|mistakes| mistakes.render(false))?;
+    let offers = OnceCell::new();
+    let values = |from| {
+        let asked = || fencepost_fixtures::device::open(device).map(|d| Offers::of(&*d)).ok();
+        offers.get_or_init(asked).as_ref()?.values(from)
+    };
+    scenarios
+        .iter()
+        .find_map(|scenario| scenario.find(name, &values))
+        .map(|variant| variant.test)
+        .ok_or_else(|| format!("there is no test {name} in {source}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_of_a_worker() {
+        let words = |line: &str| parse(line.split_whitespace().map(str::to_owned));
+        let full = words("--test a@b --source bundled:a/b.yaml --device ref --seed 7");
+        assert_eq!(
+            full,
+            Ok(Arguments {
+                test: Some("a@b".into()),
+                source: Some("bundled:a/b.yaml".into()),
+                device: Some("ref".into()),
+                seed: 7,
+                ..Arguments::default()
+            })
+        );
+        for bad in ["--test", "--seed x", "--what"] {
+            assert!(words(bad).is_err(), "{bad}");
+        }
+    }
+}
