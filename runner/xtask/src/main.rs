@@ -3,6 +3,7 @@
 //! Owns what keeps the tree in order and what is generated from it. Nothing that a user of
 //! fencepost needs is here.
 
+mod bare;
 mod header;
 mod tidy;
 
@@ -23,6 +24,8 @@ struct Cli {
 enum Task {
     /// Check the rules of the tree that no other tool checks
     Tidy,
+    /// Build uapi and core in a world that has neither std nor alloc
+    Bare,
     /// Generate the C header and the tables of docs/UAPI.md from fencepost-uapi
     Header,
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let root = root();
     let result = match Cli::parse().task {
         Task::Tidy => tidy::task(&root),
+        Task::Bare => bare::task(&root),
         Task::Header => header::task(&root),
     };
     match result {
