@@ -202,6 +202,25 @@ impl CpuKind {
         ("prot_none", CpuKind::ProtNone),
         ("device_file", CpuKind::DeviceFile),
     ];
+
+    /// What it is, in a few words.
+    #[must_use]
+    pub fn about(self) -> &'static str {
+        match self {
+            CpuKind::Anon => "private anonymous CPU memory",
+            CpuKind::Thp => "the same in transparent huge pages",
+            CpuKind::Zero => "the shared zero page: anonymous memory never written",
+            CpuKind::Shared => "anonymous memory shared by all processes of the test",
+            CpuKind::Memfd => "a memfd, shared",
+            CpuKind::FileShared => "a file, shared",
+            CpuKind::FilePrivate => "a file, private (copy-on-write)",
+            CpuKind::Hugetlb => "hugetlb pages",
+            CpuKind::Stack => "a thread's stack",
+            CpuKind::Hole => "addresses where nothing is mapped",
+            CpuKind::ProtNone => "mapped without any permission",
+            CpuKind::DeviceFile => "a mapping of a device file",
+        }
+    }
 }
 
 /// What memory holds at first, as 8-byte little-endian words. Buffer objects are `Unique` unless the

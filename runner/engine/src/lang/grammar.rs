@@ -30,6 +30,10 @@ pub(crate) enum Ty {
     Shape(&'static Shape),
     /// A mapping from own names to values.
     MapOf(&'static Ty),
+    /// The same, or only the names in a list.
+    Named(&'static Ty),
+    /// A list of steps, or a mapping of this shape.
+    StepsOr(&'static Shape),
     /// A list.
     List(&'static Ty),
     /// A list or one of it.
@@ -99,16 +103,16 @@ pub(crate) const SCENARIO: Shape = Shape {
         key("unit", Ty::Expr, "bytes per unit of compact ranges (default 1)"),
         key("rounds", Ty::Expr, "how often the actors run from the initial state (default 1)"),
         key("timeout", Ty::Time, "longest time of the whole test"),
-        key("clients", Ty::MapOf(&Ty::Shape(&CLIENT)), "open files of the device (default `main`)"),
+        key("clients", Ty::Named(&Ty::Shape(&CLIENT)), "open files of the device (default `main`)"),
         key("vm", Ty::Shape(&VM), "options of the default VM, called `vm`"),
-        key("vms", Ty::MapOf(&Ty::Shape(&VM)), "several VMs, the first is the default"),
+        key("vms", Ty::Named(&Ty::Shape(&VM)), "several VMs, the first is the default"),
         key("memory", Ty::MapOf(&Ty::CompactOr("memory", &MEMORY)), "memory with names"),
-        key("queues", Ty::MapOf(&Ty::CompactOr("queue", &QUEUE)), "queues (default `queue`: exec)"),
-        key("syncobjs", Ty::MapOf(&Ty::CompactOr("syncobj", &SYNCOBJ)), "syncobjs, or their names"),
+        key("queues", Ty::Named(&Ty::CompactOr("queue", &QUEUE)), "queues (default `queue`: exec)"),
+        key("syncobjs", Ty::Named(&Ty::CompactOr("syncobj", &SYNCOBJ)), "syncobjs, or their names"),
         key("barriers", Ty::MapOf(&Ty::Expr), "parties of barriers (default: actors that use it)"),
         key("setup", Ty::Steps, "steps before the counters are read"),
         key("steps", Ty::Steps, "steps of one actor called `main`"),
-        key("actors", Ty::MapOf(&Ty::Shape(&ACTOR)), "steps that run beside each other"),
+        key("actors", Ty::MapOf(&Ty::StepsOr(&ACTOR)), "steps that run beside each other"),
         key("after", Ty::Steps, "steps when all actors have ended"),
         must("expect", Ty::Expects, "what must hold at the end"),
         must("evidence", Ty::MapOf(&Ty::Compact("bound")), "counters that must have moved"),
