@@ -75,11 +75,11 @@ extern "C" {
 #define DRM_FENCEPOST_PAGE_SIZE                  4096ULL
 /* Highest GPU address plus one: 48 bits, as four-level page tables give. */
 #define DRM_FENCEPOST_VA_END                     (1ULL << 48)
-/* Most operations in one VmBind. */
+/* Most operations in one struct drm_fencepost_vm_bind. */
 #define DRM_FENCEPOST_MAX_OPS                    4096ULL
-/* Most entries in one array of Sync. */
+/* Most entries in one array of struct drm_fencepost_sync. */
 #define DRM_FENCEPOST_MAX_SYNCS                  1024ULL
-/* Most batches in one Exec. */
+/* Most batches in one struct drm_fencepost_exec. */
 #define DRM_FENCEPOST_MAX_BATCHES                64ULL
 /* Longest batch in bytes. */
 #define DRM_FENCEPOST_MAX_BATCH_BYTES            (1ULL << 20)
@@ -107,11 +107,14 @@ struct drm_fencepost_query {
 	__u64 reserved;
 };
 
-/* Query: one Caps. */
+/* struct drm_fencepost_query: one struct drm_fencepost_caps. */
 #define DRM_FENCEPOST_QUERY_CAPS                 0
-/* Query: an array of Region. */
+/* struct drm_fencepost_query: an array of struct drm_fencepost_region. */
 #define DRM_FENCEPOST_QUERY_REGIONS              1
-/* Query: an array of u64 counters of the whole device, in the order of COUNTERS. */
+/*
+ * struct drm_fencepost_query: an array of u64 counters of the whole device, in the order of
+ * COUNTERS.
+ */
 #define DRM_FENCEPOST_QUERY_COUNTERS             2
 
 /* What the device can do. */
@@ -140,29 +143,32 @@ struct drm_fencepost_caps {
 	__u64 timestamp_hz;
 };
 
-/* Caps::caps: sparse regions. */
+/* drm_fencepost_caps.caps: sparse regions. */
 #define DRM_FENCEPOST_CAP_SPARSE                 (1ULL << 0)
-/* Caps::caps: NULL mappings. */
+/* drm_fencepost_caps.caps: NULL mappings. */
 #define DRM_FENCEPOST_CAP_NULL                   (1ULL << 1)
-/* Caps::caps: prefetch operations. */
+/* drm_fencepost_caps.caps: prefetch operations. */
 #define DRM_FENCEPOST_CAP_PREFETCH               (1ULL << 2)
-/* Caps::caps: madvise operations. */
+/* drm_fencepost_caps.caps: madvise operations. */
 #define DRM_FENCEPOST_CAP_MADVISE                (1ULL << 3)
-/* Caps::caps: PRIME import and export. */
+/* drm_fencepost_caps.caps: PRIME import and export. */
 #define DRM_FENCEPOST_CAP_PRIME                  (1ULL << 4)
-/* Caps::caps: objects in device memory are evicted under pressure. */
+/* drm_fencepost_caps.caps: objects in device memory are evicted under pressure. */
 #define DRM_FENCEPOST_CAP_EVICTION               (1ULL << 5)
-/* Caps::caps: user fences. */
+/* drm_fencepost_caps.caps: user fences. */
 #define DRM_FENCEPOST_CAP_USER_FENCE             (1ULL << 6)
-/* Caps::caps: the debug group can be opened on this device. */
+/* drm_fencepost_caps.caps: the debug group can be opened on this device. */
 #define DRM_FENCEPOST_CAP_DEBUG                  (1ULL << 7)
-/* Caps::caps: atomics in device scope. */
+/* drm_fencepost_caps.caps: atomics in device scope. */
 #define DRM_FENCEPOST_CAP_ATOMICS_DEVICE         (1ULL << 8)
-/* Caps::caps: atomics in system scope, against CPU atomics on a mapped buffer object. */
+/*
+ * drm_fencepost_caps.caps: atomics in system scope, against CPU atomics on a mapped buffer
+ * object.
+ */
 #define DRM_FENCEPOST_CAP_ATOMICS_SYSTEM         (1ULL << 9)
-/* Caps::caps: a fault report per VM. */
+/* drm_fencepost_caps.caps: a fault report per VM. */
 #define DRM_FENCEPOST_CAP_FAULT_REPORT           (1ULL << 10)
-/* Caps::caps: SVM (CPU mirror mappings). */
+/* drm_fencepost_caps.caps: SVM (CPU mirror mappings). */
 #define DRM_FENCEPOST_CAP_SVM                    (1ULL << 11)
 
 /* One memory region. */
@@ -196,13 +202,13 @@ struct drm_fencepost_region {
 struct drm_fencepost_gem_create {
 	/* Must be zero. */
 	__u64 extensions;
-	/* Size in bytes, a multiple of 4 KiB, not 0, at most MAX_BO_BYTES. */
+	/* Size in bytes, a multiple of 4 KiB, not 0, at most DRM_FENCEPOST_MAX_BO_BYTES. */
 	__u64 size;
 	/* Regions it may live in, first choice VRAM; 0 or an unknown bit: EINVAL. */
 	__u32 placement;
 	/* GEM_CREATE_*. */
 	__u32 flags;
-	/* With GEM_CREATE_VM_PRIVATE the VM; else must be zero. */
+	/* With DRM_FENCEPOST_GEM_CREATE_VM_PRIVATE the VM; else must be zero. */
 	__u32 vm_id;
 	/* The new object's handle, never 0. */
 	__u32 handle;
@@ -271,7 +277,7 @@ struct drm_fencepost_vm_create {
 	__u64 kernel_start;
 	/* Size of the hole; 0: none. */
 	__u64 kernel_size;
-	/* One past the highest address; 0 means VA_END, beyond it EINVAL. */
+	/* One past the highest address; 0 means DRM_FENCEPOST_VA_END, beyond it EINVAL. */
 	__u64 va_end;
 	/* Must be zero. */
 	__u64 reserved[2];
@@ -295,11 +301,11 @@ struct drm_fencepost_vm_destroy {
 
 
 /*
- * Changes mappings. All operations happen or none does. Without VM_BIND_ASYNC the call takes
- * no syncs (EINVAL) and returns when the page tables are written. With it the call returns
- * once the address space is updated; page tables are written after the in-fences, in the
- * order of the bind queue's calls, and then the out-fences signal. A VM whose asynchronous
- * bind failed is banned: ENOENT from then on.
+ * Changes mappings. All operations happen or none does. Without DRM_FENCEPOST_VM_BIND_ASYNC
+ * the call takes no syncs (EINVAL) and returns when the page tables are written. With it the
+ * call returns once the address space is updated; page tables are written after the
+ * in-fences, in the order of the bind queue's calls, and then the out-fences signal. A VM
+ * whose asynchronous bind failed is banned: ENOENT from then on.
  */
 struct drm_fencepost_vm_bind {
 	/* Must be zero. */
@@ -310,25 +316,25 @@ struct drm_fencepost_vm_bind {
 	__u32 queue_id;
 	/* VM_BIND_*. */
 	__u32 flags;
-	/* Number of BindOp; 0: synchronise only. */
+	/* Number of struct drm_fencepost_bind_op; 0: synchronise only. */
 	__u32 num_ops;
 	/* Size of one operation, at least 64. */
 	__u32 op_stride;
 	/* Size of one sync, at least 32. */
 	__u32 sync_stride;
-	/* Array of BindOp. */
+	/* Array of struct drm_fencepost_bind_op. */
 	__u64 ops;
-	/* Number of Sync. */
+	/* Number of struct drm_fencepost_sync. */
 	__u32 num_syncs;
 	/* Must be zero. */
 	__u32 pad;
-	/* Array of Sync. */
+	/* Array of struct drm_fencepost_sync. */
 	__u64 syncs;
 	/* Must be zero. */
 	__u64 reserved;
 };
 
-/* VmBind::flags: see there. */
+/* drm_fencepost_vm_bind.flags: see there. */
 #define DRM_FENCEPOST_VM_BIND_ASYNC              1
 
 /* One operation of a bind call. */
@@ -354,15 +360,16 @@ struct drm_fencepost_bind_op {
 };
 
 /*
- * Map an object, NULL (BIND_NULL) or a sparse region (BIND_SPARSE), replacing what is mapped
- * there. A memory mapping that crosses the edge of a sparse region: ENOSPC. A sparse region
- * that overlaps a region: EEXIST; a mapping: ENOSPC.
+ * Map an object, NULL (DRM_FENCEPOST_BIND_NULL) or a sparse region
+ * (DRM_FENCEPOST_BIND_SPARSE), replacing what is mapped there. A memory mapping that crosses
+ * the edge of a sparse region: ENOSPC. A sparse region that overlaps a region: EEXIST; a
+ * mapping: ENOSPC.
  */
 #define DRM_FENCEPOST_BIND_OP_MAP                0
 /*
  * Unmap a range: mappings are split, holes are fine. Inside a sparse region the sparse
- * behaviour comes back. With BIND_SPARSE: remove exactly that region (ENOENT) and all
- * within.
+ * behaviour comes back. With DRM_FENCEPOST_BIND_SPARSE: remove exactly that region (ENOENT)
+ * and all within.
  */
 #define DRM_FENCEPOST_BIND_OP_UNMAP              1
 /* Unmap every mapping of an object in this VM. */
@@ -383,18 +390,19 @@ struct drm_fencepost_bind_op {
  * dropped.
  */
 #define DRM_FENCEPOST_BIND_SPARSE                4
-/* Mirror the CPU's address space: EOPNOTSUPP unless CAP_SVM. */
+/* Mirror the CPU's address space: EOPNOTSUPP unless DRM_FENCEPOST_CAP_SVM. */
 #define DRM_FENCEPOST_BIND_CPU_MIRROR            8
 
 /*
  * A synchronisation point. In-fences of a syncobj that has none: EINVAL; unknown handle:
- * ENOENT; a timeline point of 0: EINVAL. A user fence needs SYNC_SIGNAL (EOPNOTSUPP), an
- * address aligned to 8 (EINVAL), and there is one at most in a call (EINVAL).
+ * ENOENT; a timeline point of 0: EINVAL. A user fence needs DRM_FENCEPOST_SYNC_SIGNAL
+ * (EOPNOTSUPP), an address aligned to 8 (EINVAL), and there is one at most in a call
+ * (EINVAL).
  */
 struct drm_fencepost_sync {
 	/* SYNC_*. */
 	__u32 kind;
-	/* SYNC_SIGNAL or 0 to wait. */
+	/* DRM_FENCEPOST_SYNC_SIGNAL or 0 to wait. */
 	__u32 flags;
 	/* The syncobj; 0 for a user fence. */
 	__u32 handle;
@@ -432,12 +440,12 @@ struct drm_fencepost_queue_create {
 	__u32 priority;
 	/*
 	 * Time a job may run in milliseconds; 0 for the default of 10,000; above
-	 * Caps::max_timeout_ms: EINVAL.
+	 * drm_fencepost_caps.max_timeout_ms: EINVAL.
 	 */
 	__u32 timeout_ms;
 	/* The new queue, never 0. */
 	__u32 queue_id;
-	/* Engine to run on (below Caps::engines); must be 0 for a bind queue. */
+	/* Engine to run on (below drm_fencepost_caps.engines); must be 0 for a bind queue. */
 	__u32 engine;
 	/* Must be zero. */
 	__u32 pad;
@@ -495,9 +503,9 @@ struct drm_fencepost_exec {
 	__u32 queue_id;
 	/* Must be zero. */
 	__u32 flags;
-	/* Array of Batch. */
+	/* Array of struct drm_fencepost_batch. */
 	__u64 batches;
-	/* Array of Sync. */
+	/* Array of struct drm_fencepost_sync. */
 	__u64 syncs;
 	/* Number of batches. */
 	__u32 num_batches;
@@ -516,7 +524,7 @@ struct drm_fencepost_exec {
 struct drm_fencepost_batch {
 	/* GPU address, a multiple of 8. */
 	__u64 addr;
-	/* Length in bytes, a multiple of 8, not 0, at most MAX_BATCH_BYTES. */
+	/* Length in bytes, a multiple of 8, not 0, at most DRM_FENCEPOST_MAX_BATCH_BYTES. */
 	__u32 length;
 	/* Must be zero. */
 	__u32 flags;
@@ -535,7 +543,7 @@ struct drm_fencepost_wait_user_fence {
 	__u64 addr;
 	/* WAIT_OP_*. */
 	__u32 op;
-	/* WAIT_ABSOLUTE or 0. */
+	/* DRM_FENCEPOST_WAIT_ABSOLUTE or 0. */
 	__u32 flags;
 	/* To compare with. */
 	__u64 value;
@@ -563,7 +571,7 @@ struct drm_fencepost_wait_user_fence {
 #define DRM_FENCEPOST_WAIT_OP_LT                 4
 /* Less or equal. */
 #define DRM_FENCEPOST_WAIT_OP_LTE                5
-/* WaitUserFence::timeout_ns is absolute. */
+/* drm_fencepost_wait_user_fence.timeout_ns is absolute. */
 #define DRM_FENCEPOST_WAIT_ABSOLUTE              1
 
 /* ---- reports ---- */
@@ -576,13 +584,13 @@ struct drm_fencepost_wait_user_fence {
 struct drm_fencepost_fault_report {
 	/* The VM, banned or not. */
 	__u32 vm_id;
-	/* FAULT_REPORT_CLEAR or 0. */
+	/* DRM_FENCEPOST_FAULT_REPORT_CLEAR or 0. */
 	__u32 flags;
 	/* In: room. Out: faults recorded. */
 	__u32 num;
 	/* Size of one record, at least 40. */
 	__u32 stride;
-	/* Array of Fault. */
+	/* Array of struct drm_fencepost_fault. */
 	__u64 faults;
 	/* Faults that were not recorded. */
 	__u64 lost;
@@ -643,7 +651,7 @@ struct drm_fencepost_va_dump {
 	__u32 num;
 	/* Size of one record, at least 64. */
 	__u32 stride;
-	/* Array of Va. */
+	/* Array of struct drm_fencepost_va. */
 	__u64 vas;
 	/* First address. */
 	__u64 start;
@@ -654,7 +662,10 @@ struct drm_fencepost_va_dump {
 };
 
 
-/* One mapping, or a sparse region (flag BIND_SPARSE, listed before what is inside). */
+/*
+ * One mapping, or a sparse region (flag DRM_FENCEPOST_BIND_SPARSE, listed before what is
+ * inside).
+ */
 struct drm_fencepost_va {
 	/* GPU address. */
 	__u64 addr;

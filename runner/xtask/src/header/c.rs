@@ -7,7 +7,7 @@ use fencepost_uapi::fencepost::{COUNTERS, IOCTLS};
 use fencepost_uapi::ioctl::{DRM_COMMAND_BASE, nr};
 
 use super::source::{Constant, Item};
-use super::{RecordInfo, plain, records};
+use super::{RecordInfo, records};
 
 const INTRODUCTION: &str = "\
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
@@ -56,46 +56,94 @@ pub(super) fn header(driver: &[Item], commands: &[Item]) -> String {
         line(&mut out, &format!("#define {name} \\\n\t{value}"));
     }
     let records = records();
-    items(&mut out, driver, &records, "DRM_FENCEPOST_");
+    let names = Names::new(driver, "DRM_FENCEPOST_");
+    items(&mut out, driver, &records, &names);
     counters(&mut out);
+    let names = Names::new(commands, "FENCEPOST_CMD_");
     section(&mut out, "GPU commands");
     for opcode in OPCODES {
-        comment(&mut out, "", &format!("{} Words: {}.", plain(opcode.doc), opcode.words));
+        comment(&mut out, "", &format!("{} Words: {}.", names.comment(opcode.doc), opcode.words));
         line(
             &mut out,
             &define(&format!("FENCEPOST_CMD_{}", opcode.name), &opcode.code.to_string()),
         );
     }
-    items(&mut out, commands, &records, "FENCEPOST_CMD_");
+    items(&mut out, commands, &records, &names);
     out.push_str(END);
     out
 }
 
-fn items(out: &mut String, items: &[Item], records: &[RecordInfo], prefix: &str) {
+/// How things that the Rust documentation names are called in C.
+pub(super) struct Names<'a> {
+    items: &'a [Item],
+    prefix: &'a str,
+}
+
+impl<'a> Names<'a> {
+    /// Names of a source's items; constants get the prefix.
+    pub(super) const fn new(items: &'a [Item], prefix: &'a str) -> Self {
+        Self { items, prefix }
+    }
+
+    /// A text of rustdoc for a C comment: on one line, without ticks, links as C names.
+    pub(super) fn comment(&self, doc: &str) -> String {
+        let words: Vec<&str> = doc.split_whitespace().collect();
+        let text = words.join(" ");
+        let mut out = String::new();
+        let mut rest = text.as_str();
+        while let Some((before, after)) = rest.split_once("[`") {
+            let (link, after) = after.split_once("`]").unwrap_or((after, ""));
+            out.push_str(before);
+            out.push_str(&self.link(link));
+            rest = after;
+        }
+        out.push_str(rest);
+        out.replace('`', "")
+    }
+
+    fn link(&self, link: &str) -> String {
+        let (head, field) = link.split_once("::").map_or((link, None), |(h, f)| (h, Some(f)));
+        for item in self.items {
+            match (item, field) {
+                (Item::Record { rust, c }, Some(field)) if rust == head => {
+                    return format!("{c}.{field}");
+                }
+                (Item::Record { rust, c }, None) if rust == head => return format!("struct {c}"),
+                (Item::Constant(constant), None) if constant.name == head => {
+                    return format!("{}{head}", self.prefix);
+                }
+                _ => {}
+            }
+        }
+        link.to_owned()
+    }
+}
+
+fn items(out: &mut String, items: &[Item], records: &[RecordInfo], names: &Names<'_>) {
     for item in items {
         match item {
             // The table of ioctls stands at the top.
             Item::Section(name) if name == "numbers" => {}
             Item::Section(name) => section(out, name),
             Item::Constant(Constant { name, c, doc, .. }) => {
-                comment(out, "", &plain(doc));
-                line(out, &define(&format!("{prefix}{name}"), c));
+                comment(out, "", &names.comment(doc));
+                line(out, &define(&format!("{}{name}", names.prefix), c));
             }
-            Item::Record(name) => {
-                if let Some(found) = records.iter().find(|r| r.name == name) {
-                    record(out, found);
+            Item::Record { c: name, .. } => {
+                if let Some(found) = records.iter().find(|r| r.name == *name) {
+                    record(out, found, names);
                 }
             }
         }
     }
 }
 
-fn record(out: &mut String, record: &RecordInfo) {
+fn record(out: &mut String, record: &RecordInfo, names: &Names<'_>) {
     out.push('\n');
-    comment(out, "", &plain(record.doc));
+    comment(out, "", &names.comment(record.doc));
     line(out, &format!("struct {} {{", record.name));
     for field in record.fields {
-        comment(out, "\t", &plain(field.doc));
+        comment(out, "\t", &names.comment(field.doc));
         let array = match field.elements {
             0 => String::new(),
             n => format!("[{n}]"),

@@ -29,9 +29,9 @@ pub(super) fn reference(driver: &[Item], commands: &[Item]) -> String {
         match item {
             Item::Constant(constant) => constants.push(constant),
             Item::Section(_) => flush(&mut out, &mut constants),
-            Item::Record(name) => {
+            Item::Record { c: name, .. } => {
                 flush(&mut out, &mut constants);
-                if let Some(found) = records.iter().find(|r| r.name == name) {
+                if let Some(found) = records.iter().find(|r| r.name == *name) {
                     record(&mut out, found);
                 }
             }

@@ -108,13 +108,3 @@ pub(crate) fn task(root: &Path) -> Result<String, Findings> {
     }
     Ok(said.join("\n"))
 }
-
-/// A text of rustdoc as plain text: links and code marks without their brackets and ticks.
-fn plain(doc: &str) -> String {
-    let mut text = String::new();
-    for line in doc.lines() {
-        text.push_str(line.trim());
-        text.push(' ');
-    }
-    text.replace("[`", "").replace("`]", "").replace('`', "").trim().to_owned()
-}

@@ -8,8 +8,8 @@ pub(super) enum Item {
     Section(String),
     /// `pub const NAME: type = value;`
     Constant(Constant),
-    /// `pub struct Name("c_name")` within `record!`.
-    Record(String),
+    /// `pub struct Name("c_name")` within `record!`: its names in Rust and in C.
+    Record { rust: String, c: String },
 }
 
 /// A number with a name.
@@ -38,8 +38,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Item>, String> {
         if let Some(section) = line.strip_prefix("// ----") {
             items.push(Item::Section(section.trim_matches(['-', ' ']).to_owned()));
         } else if let Some(rest) = line.strip_prefix("pub struct ") {
-            if let Some(name) = rest.split('"').nth(1) {
-                items.push(Item::Record(name.to_owned()));
+            let mut parts = rest.split(['(', '"', ')']);
+            if let (Some(rust), Some(_), Some(c)) = (parts.next(), parts.next(), parts.next()) {
+                items.push(Item::Record { rust: rust.to_owned(), c: c.to_owned() });
             }
         } else if let Some(rest) = line.strip_prefix("pub const ")
             && let Some(constant) = constant(rest, &doc)?

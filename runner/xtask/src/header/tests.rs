@@ -19,7 +19,7 @@ fn items() -> Vec<Item> {
 fn the_table_of_records_is_complete() {
     let named: Vec<String> = items()
         .into_iter()
-        .filter_map(|item| if let Item::Record(name) = item { Some(name) } else { None })
+        .filter_map(|item| if let Item::Record { c, .. } = item { Some(c) } else { None })
         .collect();
     let known: Vec<&str> = records().iter().map(|record| record.name).collect();
     assert_eq!(named, known, "records() lists them in the order of the source");
@@ -37,6 +37,24 @@ fn constants_are_read_with_their_documentation() {
     assert_eq!((&*a.name, a.value, &*a.c, &*a.doc), ("A_B", 16, "(1ULL << 4)", "One\ntwo."));
     assert_eq!((&*c.name, c.value, &*c.c, &*c.doc), ("C", 16, "16", ""));
     assert!(parse("pub const A: u32 = B | C;\n").is_err(), "what is not understood is refused");
+}
+
+#[test]
+fn comments_in_c_name_things_as_c_does() {
+    let items = [
+        Item::Record { rust: "VmBind".into(), c: "drm_fencepost_vm_bind".into() },
+        Item::Constant(source::Constant {
+            name: "VA_END".into(),
+            value: 1,
+            c: "1".into(),
+            doc: String::new(),
+        }),
+    ];
+    let doc = "In [`VmBind`] and [`VmBind::flags`] below\n [`VA_END`]; `EINVAL`, [`Other`].";
+    let seen = c::Names::new(&items, "DRM_").comment(doc);
+    let expected = "In struct drm_fencepost_vm_bind and drm_fencepost_vm_bind.flags below \
+                    DRM_VA_END; EINVAL, Other.";
+    assert_eq!(seen, expected);
 }
 
 /// A C program whose compilation is the test.

@@ -65,15 +65,45 @@ fn code(line: &str) -> String {
     out
 }
 
-/// Code that only tests compile: files of tests, and what follows `#[cfg(test)]` in others, as
-/// tests stand at the end.
-fn without_tests(file: &File) -> impl Iterator<Item = (usize, &str)> {
-    let is_test = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
-    let gate = file.lines().find(|(_, line)| {
-        let line = line.trim_start();
-        line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test")
-    });
-    let end = if is_test { 0 } else { gate.map_or(usize::MAX, |(n, _)| n) };
+/// The line begins what only tests compile.
+fn is_gate(line: &str) -> bool {
+    let line = line.trim_start();
+    line.starts_with("#[cfg(test)]") || line.starts_with("#[cfg(all(test")
+}
+
+/// The file is a module that some module of the tree declares for tests only.
+fn is_gated(tree: &Tree, file: &File) -> bool {
+    let (folder, name) = file.path.rsplit_once('/').unwrap_or(("", &file.path));
+    let declaration = format!("mod {};", name.trim_end_matches(".rs"));
+    let declares = |parent: &File| {
+        let mut previous = "";
+        parent.text.lines().any(|line| {
+            let gated = is_gate(previous) && line.ends_with(&declaration);
+            previous = line;
+            gated
+        })
+    };
+    tree.files
+        .iter()
+        .filter(|f| f.path.rsplit_once('/').is_some_and(|(of, _)| of == folder))
+        .any(declares)
+}
+
+/// What is compiled not for tests alone: nothing of files of tests, and of others what stands
+/// before `#[cfg(test)]`, as tests stand at the end.
+fn without_tests<'a>(tree: &Tree, file: &'a File) -> impl Iterator<Item = (usize, &'a str)> {
+    let named_so = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
+    // A declaration `#[cfg(test)] mod x;` at the top ends nothing.
+    let lines: Vec<&str> = file.text.lines().collect();
+    let begins_tests = |n: usize| {
+        let next = lines.get(n).copied().unwrap_or("");
+        is_gate(lines[n - 1]) && !next.trim_end().ends_with(';')
+    };
+    let end = if named_so || is_gated(tree, file) {
+        0
+    } else {
+        (1..=lines.len()).find(|n| begins_tests(*n)).unwrap_or(usize::MAX)
+    };
     file.lines().take_while(move |(n, _)| *n < end)
 }
 
@@ -86,7 +116,7 @@ pub(super) fn core_world(tree: &Tree) -> Vec<Finding> {
         if file.path.starts_with(FACADE) {
             continue;
         }
-        for (n, line) in without_tests(file) {
+        for (n, line) in without_tests(tree, file) {
             if let Some(found) = WORLD.find(&code(line)) {
                 let what = format!("`{}` in core, outside its facade", found.as_str());
                 findings.push(Finding::new(&file.path, n, what));

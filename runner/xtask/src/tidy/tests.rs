@@ -131,6 +131,23 @@ fn the_reason_for_unsafe_code_may_stand_in_the_module_above() {
 }
 
 #[test]
+fn modules_of_core_that_only_tests_compile_may_use_std() {
+    let of = |root: &str| Tree {
+        files: [
+            ("reference-driver/core/src/fencepost_core.rs", root),
+            ("reference-driver/core/src/seed.rs", "use std::env;\n"),
+        ]
+        .map(|(path, text)| File { path: path.into(), text: text.into() })
+        .into(),
+    };
+    let check = |root| rust::core_world(&of(root)).len();
+    assert_eq!(check("#[cfg(all(test, not(x)))]\nmod seed;\n"), 0);
+    assert_eq!(check("mod seed;\n"), 1);
+    let after = "#[cfg(test)]\nmod seed;\nuse std::vec;\n";
+    assert_eq!(check(after), 1, "what follows the declaration is no test");
+}
+
+#[test]
 fn long_files_and_missing_ones_are_found() {
     let check = |rule: &str, tree: &Tree| {
         let (_, check) = RULES.iter().find(|(name, _)| *name == rule).expect("a rule");
