@@ -56,3 +56,6 @@ impl From<AllocError> for Errno {
         Errno::NOMEM
     }
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests;
