@@ -14,4 +14,5 @@ pub mod pgtable;
 pub mod vram;
 
 #[cfg(all(test, not(feature = "shuttle")))]
+#[path = "tests/seed.rs"]
 mod seed;

@@ -369,7 +369,9 @@ struct drm_fencepost_bind_op {
 /*
  * Unmap a range: mappings are split, holes are fine. Inside a sparse region the sparse
  * behaviour comes back. With DRM_FENCEPOST_BIND_SPARSE: remove exactly that region (ENOENT)
- * and all within.
+ * and all within. Until the page tables are written the region takes no mapping (EINVAL),
+ * keeps its range from other regions (EEXIST) and cannot be removed again (ENOENT), in the
+ * same call neither.
  */
 #define DRM_FENCEPOST_BIND_OP_UNMAP              1
 /* Unmap every mapping of an object in this VM. */

@@ -357,7 +357,9 @@ record! {
 /// region that overlaps a region: `EEXIST`; a mapping: `ENOSPC`.
 pub const BIND_OP_MAP: u32 = 0;
 /// Unmap a range: mappings are split, holes are fine. Inside a sparse region the sparse behaviour
-/// comes back. With [`BIND_SPARSE`]: remove exactly that region (`ENOENT`) and all within.
+/// comes back. With [`BIND_SPARSE`]: remove exactly that region (`ENOENT`) and all within. Until the
+/// page tables are written the region takes no mapping (`EINVAL`), keeps its range from other
+/// regions (`EEXIST`) and cannot be removed again (`ENOENT`), in the same call neither.
 pub const BIND_OP_UNMAP: u32 = 1;
 /// Unmap every mapping of an object in this VM.
 pub const BIND_OP_UNMAP_ALL: u32 = 2;
