@@ -5,8 +5,14 @@
 use fencepost_uapi::fencepost::COUNTERS;
 use fencepost_uapi::Errno;
 
+use crate::call::Call;
+use crate::device::Device;
 use crate::facade::Arc;
+use crate::file::OpenFile;
+use crate::gem::{Gem, GemRef};
 use crate::host::{BoMem, FdKind, Host};
+use crate::sched::bind::{self, BindJob};
+use crate::sched::exec::{self, ExecJob};
 
 /// How a device is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,29 +58,33 @@ pub enum Step {
     },
 }
 
-/// A CPU mapping of a buffer object. The object's memory exists at least as long as this does.
+/// A CPU mapping of a buffer object: it keeps the object alive.
 pub struct Mapping<H: Host> {
     /// The object's memory.
     pub mem: BoMem,
     /// Size of the object in bytes.
     pub size: u64,
-    _world: core::marker::PhantomData<fn() -> H>,
+    _gem: GemRef<H>,
 }
 
 /// An open file of the device. Shared by everything that holds the same open file description.
-pub struct File<H: Host> {
-    _world: core::marker::PhantomData<fn() -> H>,
-}
+pub struct File<H: Host>(Arc<OpenFile<H>>);
 
 impl<H: Host> Clone for File<H> {
     fn clone(&self) -> Self {
-        File { _world: core::marker::PhantomData }
+        File(self.0.clone())
     }
 }
 
-/// The driver of one device.
+/// The driver of one device; clones are the same.
 pub struct Driver<H: Host> {
-    host: Arc<H>,
+    dev: Arc<Device<H>>,
+}
+
+impl<H: Host> Clone for Driver<H> {
+    fn clone(&self) -> Self {
+        Driver { dev: self.dev.clone() }
+    }
 }
 
 impl<H: Host> Driver<H> {
@@ -82,14 +92,20 @@ impl<H: Host> Driver<H> {
     ///
     /// # Errors
     /// `ENOMEM`; `EINVAL` for a size or number of engines out of range.
-    pub fn new(host: H, _config: Config) -> Result<Self, Errno> {
-        Ok(Driver { host: Arc::new(host)? })
+    pub fn new(host: H, config: Config) -> Result<Self, Errno> {
+        Ok(Driver { dev: Device::new(host, config)? })
     }
 
     /// Its world.
     #[must_use]
     pub fn host(&self) -> &H {
-        &self.host
+        &self.dev.host
+    }
+
+    /// How it was made.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.dev.config
     }
 
     /// `open(2)` of the device's node.
@@ -97,12 +113,14 @@ impl<H: Host> Driver<H> {
     /// # Errors
     /// `ENOMEM`.
     pub fn open(&self) -> Result<File<H>, Errno> {
-        Ok(File { _world: core::marker::PhantomData })
+        OpenFile::new(&self.dev).map(File)
     }
 
     /// The last reference to an open file description is gone: cancels its jobs, destroys its
-    /// queues and VMs, drops its handles. Does not wait.
-    pub fn close(&self, _file: &File<H>) {}
+    /// queues and VMs, drops its handles. Does not wait; workers may have to clean up after it.
+    pub fn close(&self, file: &File<H>) {
+        file.0.close();
+    }
 
     /// `ioctl(2)`. Returns the call's non-negative value.
     ///
@@ -111,12 +129,13 @@ impl<H: Host> Driver<H> {
     /// type, `RESTARTSYS` when a signal came.
     pub fn ioctl(
         &self,
-        _file: &File<H>,
-        _task: H::Task,
-        _request: u32,
-        _arg: u64,
+        file: &File<H>,
+        task: H::Task,
+        request: u32,
+        arg: u64,
     ) -> Result<i64, Errno> {
-        Err(Errno::NOSYS)
+        let call = Call { dev: &self.dev, file: &file.0, task };
+        crate::ioctl::ioctl(&call, request, arg)
     }
 
     /// `mmap(2)` of the device file at an offset: the object there. The whole range lies in it.
@@ -124,27 +143,52 @@ impl<H: Host> Driver<H> {
     /// # Errors
     /// `EINVAL`: no object there, or a range beyond it; `EACCES`: an object that this file has no
     /// handle of.
-    pub fn mmap(&self, _file: &File<H>, _offset: u64, _len: u64) -> Result<Mapping<H>, Errno> {
-        Err(Errno::INVAL)
+    pub fn mmap(&self, file: &File<H>, offset: u64, len: u64) -> Result<Mapping<H>, Errno> {
+        let holds = |gem: &Gem<H>| offset >= gem.mem.0 && offset - gem.mem.0 < gem.size;
+        let own = {
+            let tables = file.0.tables();
+            let found = tables.gems.iter().find(|(_, gem)| holds(gem));
+            found.map(|(_, gem)| gem.clone())
+        };
+        let Some(gem) = own else {
+            let known = self.dev.objects.lock().iter().any(|(_, gem)| holds(gem));
+            return Err(if known { Errno::ACCES } else { Errno::INVAL });
+        };
+        let end = (offset - gem.mem.0).checked_add(len).ok_or(Errno::INVAL)?;
+        match end <= gem.size {
+            true => Ok(Mapping { mem: gem.mem, size: gem.size, _gem: gem }),
+            false => Err(Errno::INVAL),
+        }
     }
 
     /// The last copy of a descriptor made by [`Host::install_fd`] is closed.
-    pub fn release_fd(&self, _kind: FdKind, _id: u64) {}
+    pub fn release_fd(&self, kind: FdKind, id: u64) {
+        self.dev.exports.release(kind, id);
+    }
 
     /// Does one bounded piece of a worker's work. Never waits.
-    pub fn step(&self, _worker: Worker) -> Step {
-        Step::Idle
+    pub fn step(&self, worker: Worker) -> Step {
+        match worker {
+            Worker::Bind => bind::step(&self.dev),
+            Worker::Engine(engine) => exec::step(&self.dev, engine),
+        }
     }
 
     /// Whether a step of the worker might do something now (cheap; for choosing whom to step).
     #[must_use]
-    pub fn runnable(&self, _worker: Worker) -> bool {
-        false
+    pub fn runnable(&self, worker: Worker) -> bool {
+        match worker {
+            Worker::Bind => self.dev.binds.any(BindJob::is_ready),
+            Worker::Engine(engine) => {
+                let lane = self.dev.engines.get(engine as usize);
+                lane.is_some_and(|lane| lane.any(ExecJob::is_ready))
+            }
+        }
     }
 
     /// The counters, in the order of [`COUNTERS`]; `leaks` included.
     #[must_use]
     pub fn counters(&self) -> [u64; COUNTERS.len()] {
-        [0; COUNTERS.len()]
+        self.dev.counters.all()
     }
 }

@@ -6,11 +6,25 @@
 //! neither `std` nor `alloc` can be named outside that module, which the missing prelude enforces.
 #![cfg_attr(not(any(test, MODULE)), no_std)]
 
+pub mod call;
+pub mod counters;
+pub mod debug;
+pub mod device;
 pub mod driver;
+pub mod drm;
+pub mod executor;
+pub mod exports;
 pub mod facade;
+pub mod file;
+pub mod gem;
 pub mod gpuva;
 pub mod host;
+pub mod ioctl;
 pub mod pgtable;
+pub mod query;
+pub mod sched;
+pub mod sync;
+pub mod vm;
 pub mod vram;
 
 #[cfg(all(test, not(feature = "shuttle")))]

@@ -52,6 +52,15 @@ impl Injection {
         }
     }
 
+    /// What was seen since the last arming, and whether the armed failure happened.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        Report {
+            seen: self.seen.load(Ordering::Relaxed),
+            fired: self.fired.load(Ordering::Relaxed),
+        }
+    }
+
     /// Counts one operation.
     ///
     /// # Errors

@@ -29,15 +29,17 @@ ranks! {
     Resv,
     /// A buffer object: placement, backing memory, list of mappings. May allocate while held.
     Object,
+    /// A syncobj: its fence or its chain of points. May allocate while held.
+    Syncobj,
     /// The allocator of device memory. From here on no lock is held across an allocation, so that
     /// all of them may be taken in the fence path.
     Vram,
+    /// Where the pages of a buffer object are.
+    Location,
     /// The page tables and the TLBs of a VM.
     PageTable,
     /// The scheduler: queues, jobs, dependencies.
     Scheduler,
-    /// A syncobj: its fence or its chain of points.
-    Syncobj,
     /// A fence: state and list of waiters.
     Fence,
     /// The fault ring of a VM.

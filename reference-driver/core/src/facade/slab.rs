@@ -147,6 +147,15 @@ impl<T> Slab<T> {
         None
     }
 
+    /// Calls `f` with each number and value, ascending.
+    pub fn for_each_mut(&mut self, mut f: impl FnMut(u32, &mut T)) {
+        for (index, slot) in self.slots.iter_mut().enumerate() {
+            if let Slot::Used(value) = slot {
+                f(index as u32 + 1, value);
+            }
+        }
+    }
+
     /// The values with their numbers, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
         self.slots.iter().enumerate().filter_map(|(index, slot)| match slot {

@@ -77,6 +77,16 @@ impl Stock {
         Ok(())
     }
 
+    /// Adds all nodes of another stock.
+    pub fn append(&mut self, mut other: Stock) {
+        while let Ok(dir) = other.take_dir() {
+            self.put_dir(dir);
+        }
+        while let Ok(leaf) = other.take_leaf() {
+            self.put_leaf(leaf);
+        }
+    }
+
     /// Moves nodes from another stock until this one holds `need`, leaving `least` there.
     fn fill_from(&mut self, other: &mut Stock, need: Need, least: Need) {
         while self.have.dirs < need.dirs && other.have.dirs > least.dirs {

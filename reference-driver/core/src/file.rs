@@ -1,0 +1,162 @@
+//! An open file: its tables of handles and ids, its part of the debug group, its end.
+//!
+//! Owns who may name what. The objects themselves live as long as something uses them.
+
+use fencepost_uapi::Errno;
+
+use crate::counters::Counter;
+use crate::device::Device;
+use crate::facade::inject::Injection;
+use crate::facade::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, Rank, Slab};
+use crate::gem::GemRef;
+use crate::host::Host;
+use crate::sched::queue::Queue;
+use crate::sync::syncobj::Syncobj;
+use crate::vm::Vm;
+
+/// Kinds of failure that can be armed; the index is `INJECT_*` of the uAPI.
+pub const INJECTIONS: usize = 4;
+
+/// An open file.
+pub struct OpenFile<H: Host> {
+    dev: Arc<Device<H>>,
+    id: u64,
+    tables: Mutex<Tables<H>>,
+    injections: [Arc<Injection>; INJECTIONS],
+    testing: AtomicBool,
+}
+
+/// What an open file can name.
+pub struct Tables<H: Host> {
+    /// GEM handles.
+    pub gems: Slab<GemRef<H>>,
+    /// VM ids.
+    pub vms: Slab<Arc<Vm<H>>>,
+    /// Queue ids.
+    pub queues: Slab<Arc<Queue<H>>>,
+    /// Syncobj handles.
+    pub syncobjs: Slab<Arc<Syncobj>>,
+}
+
+impl<H: Host> OpenFile<H> {
+    /// Opens the device.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(dev: &Arc<Device<H>>) -> Result<Arc<Self>, Errno> {
+        let tables = Tables {
+            gems: Slab::new(),
+            vms: Slab::new(),
+            queues: Slab::new(),
+            syncobjs: Slab::new(),
+        };
+        let injection = || Arc::new(Injection::new());
+        let file = Arc::new(OpenFile {
+            dev: dev.clone(),
+            id: dev.next_id(),
+            tables: Mutex::new(Rank::File, tables)?,
+            injections: [injection()?, injection()?, injection()?, injection()?],
+            testing: AtomicBool::new(false),
+        })?;
+        dev.counters.inc(Counter::LiveFiles);
+        Ok(file)
+    }
+
+    /// Number that tells open files apart.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// The tables, locked.
+    pub fn tables(&self) -> MutexGuard<'_, Tables<H>> {
+        self.tables.lock()
+    }
+
+    /// Whether the debug group may be used.
+    pub fn is_testing(&self) -> bool {
+        self.testing.load(Ordering::Relaxed)
+    }
+
+    /// From now on it may.
+    pub fn set_testing(&self) {
+        self.testing.store(true, Ordering::Relaxed);
+    }
+
+    /// The failure that is armed for an `INJECT_*` kind.
+    pub fn injection(&self, kind: u32) -> &Arc<Injection> {
+        &self.injections[kind as usize]
+    }
+
+    /// The object of a GEM handle.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn gem(&self, handle: u32) -> Result<GemRef<H>, Errno> {
+        self.tables().gems.get(handle).cloned().ok_or(Errno::NOENT)
+    }
+
+    /// The VM of an id, banned or not.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn any_vm(&self, id: u32) -> Result<Arc<Vm<H>>, Errno> {
+        self.tables().vms.get(id).cloned().ok_or(Errno::NOENT)
+    }
+
+    /// The VM of an id, to be changed or run in.
+    ///
+    /// # Errors
+    /// `ENOENT`, also for a banned one.
+    pub fn vm(&self, id: u32) -> Result<Arc<Vm<H>>, Errno> {
+        let vm = self.any_vm(id)?;
+        match vm.is_banned() {
+            true => Err(Errno::NOENT),
+            false => Ok(vm),
+        }
+    }
+
+    /// The queue of an id.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn queue(&self, id: u32) -> Result<Arc<Queue<H>>, Errno> {
+        self.tables().queues.get(id).cloned().ok_or(Errno::NOENT)
+    }
+
+    /// The syncobj of a handle.
+    ///
+    /// # Errors
+    /// `ENOENT`.
+    pub fn syncobj(&self, handle: u32) -> Result<Arc<Syncobj>, Errno> {
+        self.tables().syncobjs.get(handle).cloned().ok_or(Errno::NOENT)
+    }
+
+    /// Puts a syncobj into the table.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn add_syncobj(&self, syncobj: Arc<Syncobj>) -> Result<u32, Errno> {
+        Ok(self.tables().syncobjs.insert(syncobj)?)
+    }
+
+    /// The last reference to the open file description is gone: what it held is let go, queues
+    /// first, since they keep VMs busy.
+    pub fn close(&self) {
+        self.dev.delays.release_all_of(self.id);
+        while let Some(queue) = self.pop(|tables| &mut tables.queues) {
+            queue.destroy();
+        }
+        while let Some(vm) = self.pop(|tables| &mut tables.vms) {
+            vm.destroy();
+        }
+        while self.pop(|tables| &mut tables.gems).is_some() {}
+        while self.pop(|tables| &mut tables.syncobjs).is_some() {}
+        self.dev.counters.dec(Counter::LiveFiles);
+        self.dev.host.wake();
+    }
+
+    /// Takes one entry out of a table, to be dropped without the lock.
+    fn pop<T>(&self, table: impl FnOnce(&mut Tables<H>) -> &mut Slab<T>) -> Option<T> {
+        table(&mut self.tables()).pop().map(|(_, value)| value)
+    }
+}
