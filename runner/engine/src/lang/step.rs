@@ -253,6 +253,17 @@ pub enum Width {
     Eight,
 }
 
+impl Width {
+    /// In bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Width::Four => 4,
+            Width::Eight => 8,
+        }
+    }
+}
+
 /// A load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Read {
