@@ -11,7 +11,6 @@
 
 use super::clock::{Clock, Clocks, Event};
 use super::history::{Dated, prune, visible};
-use super::memory::Origin;
 use super::ranges::RangeMap;
 use super::value::Object;
 use fencepost_fixtures::Errno;
@@ -111,7 +110,6 @@ pub enum Translation {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
     pub(super) at: Event,
-    pub(super) origin: Origin,
     pub(super) certain: bool,
     pub(super) to: Translation,
 }
@@ -168,9 +166,9 @@ pub struct Call(u64);
 impl Space {
     /// An empty VM of addresses [`start`, `end`) with a hole (start, end) kept from binds.
     #[must_use]
-    pub fn new(start: u64, end: u64, hole: Option<(u64, u64)>, at: Event, origin: Origin) -> Self {
+    pub fn new(start: u64, end: u64, hole: Option<(u64, u64)>, at: Event) -> Self {
         let mut translations = RangeMap::default();
-        let nothing = Placed { at, origin, certain: true, to: Translation::None };
+        let nothing = Placed { at, certain: true, to: Translation::None };
         translations.insert(0, u64::MAX, vec![nothing]);
         Self {
             start,
@@ -240,15 +238,9 @@ impl Space {
 
     /// A call is about to be made: its translations may be in place from now on. `events` are
     /// those of its operations.
-    pub(super) fn begin(
-        &mut self,
-        plan: &Plan,
-        ops: &[Op],
-        events: &[Event],
-        origin: Origin,
-    ) -> Call {
+    pub(super) fn begin(&mut self, plan: &Plan, ops: &[Op], events: &[Event]) -> Call {
         for (op, start, end, to) in &plan.writes {
-            let placed = Placed { at: events[*op], origin, certain: false, to: *to };
+            let placed = Placed { at: events[*op], certain: false, to: *to };
             for (.., history) in self.translations.within_mut(*start, *end) {
                 history.push(placed);
             }
