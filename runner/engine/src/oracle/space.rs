@@ -197,6 +197,7 @@ impl Space {
             layout: &self.layout,
             changes: RangeMap::default(),
             sparse: self.sparse.clone(),
+            removed: RangeMap::default(),
         };
         for (index, op) in ops.iter().enumerate() {
             plan.touched.extend(trial.touched(op));
@@ -298,6 +299,7 @@ impl Space {
                 layout: &self.layout,
                 changes: RangeMap::default(),
                 sparse: std::mem::take(&mut self.sparse),
+                removed: RangeMap::default(),
             };
             // A refusal here means that a contested call got in between: those addresses are unsure.
             let _ = trial.apply(index, op, &mut plan);
@@ -368,6 +370,8 @@ struct Trial<'a> {
     /// What differs from the layout: a mapping, or none any more.
     changes: RangeMap<Option<Mapped>>,
     sparse: RangeMap<()>,
+    /// Regions that this call removes: their range is taken until the page tables are written.
+    removed: RangeMap<()>,
 }
 
 impl Trial<'_> {
@@ -451,6 +455,9 @@ impl Trial<'_> {
         if self.sparse.overlapping(start, end).any(crosses) {
             return Err(Errno::ENOSPC);
         }
+        if self.removed.overlapping(start, end).next().is_some() {
+            return Err(Errno::EINVAL);
+        }
         self.changes.insert(start, end, Some(mapped));
         let to = match mapped.object {
             Some((object, shift)) => {
@@ -481,7 +488,8 @@ impl Trial<'_> {
         end: u64,
         plan: &mut Plan,
     ) -> Result<(), Errno> {
-        if self.sparse.overlapping(start, end).next().is_some() {
+        let taken = |map: &RangeMap<()>| map.overlapping(start, end).next().is_some();
+        if taken(&self.sparse) || taken(&self.removed) {
             return Err(Errno::EEXIST);
         }
         if !self.mapped(start, end).is_empty() {
@@ -504,6 +512,7 @@ impl Trial<'_> {
             return Err(Errno::ENOENT);
         }
         self.sparse.remove(start, end);
+        self.removed.insert(start, end, ());
         self.unmap(index, start, end, plan);
         Ok(())
     }

@@ -182,6 +182,10 @@ fn sparse_regions_follow_nouveau() {
     assert_eq!(world.leads(12), Translation::Zero { readonly: false }, "sparse again");
     assert_eq!(world.leads(9), Translation::None);
     assert_eq!(world.bind(&[unmap_sparse(10, 19)]), Err(Errno::ENOENT), "not exactly it");
+    let again = [unmap_sparse(10, 20), map(0, 10, 11, 0)];
+    assert_eq!(world.bind(&again), Err(Errno::EINVAL), "its range is taken in that call");
+    let again = [unmap_sparse(10, 20), sparse(10, 20)];
+    assert_eq!(world.bind(&again), Err(Errno::EEXIST));
     world.bind(&[unmap_sparse(10, 20)]).expect("exactly it");
     assert_eq!(world.leads(13), Translation::None);
     assert_eq!(world.layout(), "30-31:a0", "what was inside went with it");
