@@ -1,6 +1,6 @@
 //! Memory: a call that fails for lack of it changes nothing; unmapping and unwinding need none.
 
-use super::{Changes, Space, Span};
+use super::{Changes, Obj, Op, Space, Span};
 use crate::facade::inject::{self, Injection};
 use crate::facade::rank::FencePath;
 use crate::facade::Arc;
@@ -53,6 +53,34 @@ fn unmap_splits_without_memory() {
         space.finish(changes);
     }
     assert_eq!(space.list().len(), STANDBY / 2 + 1);
+}
+
+/// Maps leave the stock to the unmaps: they fail first.
+#[test]
+fn maps_do_not_touch_the_stock() {
+    let mut space = Space::with(&[('0', 0, 700, 0)]);
+    let map = |space: &mut Space, start| {
+        let request = space.request(('0', start, start + 1, 0));
+        let mut changes = Changes::new();
+        let each = |_: &Op<&Obj>| {};
+        let result =
+            without_memory(|| space.manager.map(&request.as_ref(), &mut changes, each).map(drop));
+        space.finish(changes);
+        result
+    };
+    let maps = (700..900).take_while(|start| map(&mut space, *start).is_ok()).count();
+    assert!((1..200).contains(&maps), "{maps} maps had room");
+    // Nothing is released meanwhile, so that each of them takes two records.
+    let mut removed = Vec::new();
+    for i in 0..STANDBY as u64 / 2 {
+        assert_eq!(map(&mut space, 899), Err(Errno::NOMEM), "map {i}");
+        let mut changes = Changes::new();
+        let span = Span::new(10 * i + 4, 10 * i + 5);
+        let result = without_memory(|| space.manager.unmap(span, &mut changes, |_| {}));
+        assert_eq!(result, Ok(()), "split {i}");
+        removed.push(space.manager.seal(changes));
+    }
+    space.check();
 }
 
 /// Undoing a call, however large, allocates nothing: an allocation in the fence path panics.

@@ -76,16 +76,18 @@ impl Model {
     }
 }
 
-/// The memory behind a mapping: chunks of one size, placed at random, aligned to their size or not.
+/// The memory behind a mapping: chunks of one size, each at a random place. Within a chunk, offset and
+/// place differ by a multiple of 2 MiB, or of less.
 fn memory(random: &mut Random, pages: usize, offset: u64) -> impl Fn(u64) -> Run {
-    let chunk = random.pick(&[SIZE_4K, SIZE_64K, SIZE_2M, 4 * SIZE_2M]);
-    let off = random.pick(&[0, 0, SIZE_4K, SIZE_64K]);
+    let small = 1 + random.below(700);
+    let chunk = random.pick(&[1, 16, 512, 2048, small]) * SIZE_4K;
+    let off = random.pick(&[0, 0, 0, SIZE_4K, SIZE_64K]);
     let end = offset + pages as u64 * SIZE_4K;
-    let chunks: Vec<u64> =
-        (0..=end / chunk).map(|_| random.below(1000) * 4 * SIZE_2M + off).collect();
+    let places: Vec<u64> =
+        (0..=end / chunk).map(|_| random.below(1000) * 8 * SIZE_2M + off).collect();
     move |at| {
         let (index, within) = (at / chunk, at % chunk);
-        let phys = Phys { aperture: Aperture::System, addr: chunks[index as usize] + within };
+        let phys = Phys { aperture: Aperture::System, addr: places[index as usize] + at };
         Run { phys, len: chunk - within }
     }
 }

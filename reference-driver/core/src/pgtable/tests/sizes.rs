@@ -180,7 +180,10 @@ fn null_and_sparse_use_upper_levels() {
     let written = table.unmap(span);
     assert_eq!((written.cleared, written.invalidate), (16, true));
     assert_eq!(table.target(5 * SIZE_4K), Some(Target::Sparse), "the sparse behaviour is back");
+    let nodes = table.table.nodes();
     assert!(!table.unmap(all).invalidate, "sparse stays sparse");
+    table.unmap(Span::new((1 << 40) + SIZE_4K, 1 << 41));
+    assert_eq!(table.table.nodes(), nodes, "and needs no node where it is cut");
     let written = table.unmap_any(all, Leave::Nothing);
     assert!(written.invalidate);
     assert_eq!((table.target(0), table.table.nodes()), (None, 1));

@@ -40,6 +40,8 @@ fn a_stale_entry_stays_until_its_range_is_invalidated() {
     assert!(tlb.lookup(0).is_some(), "stale");
     assert_eq!(tlb.invalidate(Span::new(SIZE_64K - 1, SIZE_64K)), 1, "its last byte");
     assert_eq!(tlb.lookup(0), None);
+    tlb.insert(SIZE_64K, page(SIZE_64K, SIZE_64K, 0));
+    assert_eq!(tlb.invalidate(Span::new(0, SIZE_64K + SIZE_4K)), 1, "its first page and more");
 }
 
 #[test]
