@@ -100,6 +100,9 @@ impl<H: Host> ExecJob<H> {
 pub fn step<H: Host>(dev: &Device<H>, engine: u32) -> Step {
     let Some(lane) = dev.engines.get(engine as usize) else { return Step::Idle };
     let Some((id, mut job)) = lane.pick(ExecJob::is_ready) else { return Step::Idle };
+    // The job may hold the last reference to its queue, which leaves the lane when it goes: not
+    // before the lane knows that the job is over.
+    let _queue = job.queue.clone();
     let path = FencePath::enter();
     let was_stalled = job.stalled;
     let until_ns = advance(dev, id, &mut job);
