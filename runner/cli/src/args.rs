@@ -43,6 +43,8 @@ pub enum Command {
     Exec(ExecArgs),
     /// Say what this machine offers, what is missing, and how to get it
     Doctor(DoctorArgs),
+    /// Print the JSON Schema of scenario files, for editors
+    Schema,
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -1,4 +1,4 @@
-//! What is generated from the program itself: completions, the manual.
+//! What is generated from the program itself: the schema of scenarios, completions, the manual.
 
 use std::io::{Write as _, stdout};
 use std::process::ExitCode as Status;
@@ -34,6 +34,12 @@ pub(crate) fn man() -> Result<Status, Error> {
     };
     write(&mut text).map_err(Error::system("generate the manual page"))?;
     print(&text)
+}
+
+/// `fencepost schema`
+pub(crate) fn schema() -> Result<Status, Error> {
+    let text = fencepost_engine::lang::schema::schema_text();
+    print(text.as_bytes())
 }
 
 fn print(text: &[u8]) -> Result<Status, Error> {

@@ -72,6 +72,7 @@ fn dispatch(command: Command) -> Result<Status, Error> {
         Command::Replay(args) => replay::command(args),
         Command::Exec(args) => exec::command(&args),
         Command::Doctor(args) => doctor::command(&args),
+        Command::Schema => generate::schema(),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }
