@@ -6,10 +6,8 @@ use std::collections::BTreeSet;
 use std::io::{self, Read as _};
 use std::process::{Command, Stdio};
 
-use fencepost_engine::lang;
-use fencepost_fixtures::{Device, DeviceSpec};
+use fencepost_fixtures::DeviceSpec;
 use fencepost_host::live;
-use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 
@@ -39,50 +37,23 @@ pub(crate) fn program(role: &str) -> Command {
     command
 }
 
-/// What a device says that it offers: the seam between the runner and a worker that asks it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Offers {
-    /// Names of what it can do.
-    pub(crate) capabilities: BTreeSet<String>,
-    /// Names of its generated tests of its own interface, in their order.
-    pub(crate) abi_cases: Vec<String>,
-}
-
-impl Offers {
-    /// What an open device offers.
-    pub(crate) fn of(device: &dyn Device) -> Self {
-        Self {
-            capabilities: device.caps().iter().map(str::to_owned).collect(),
-            abi_cases: device.abi_cases().into_iter().map(|case| case.name).collect(),
-        }
-    }
-
-    /// The values of a parameter that the device knows.
-    pub(crate) fn values(&self, from: lang::Source) -> Option<Vec<String>> {
-        match from {
-            lang::Source::AbiCases => Some(self.abi_cases.clone()),
-        }
-    }
-}
-
-/// Asks the device what it offers.
-pub(crate) fn offers(device: &str) -> Result<Offers, Error> {
+/// Asks the device for the names of what it can do.
+pub(crate) fn capabilities(device: &str) -> Result<BTreeSet<String>, Error> {
     check_name(device)?;
     ask(device).map_err(Error::system(format!(
-        "ask device {device} what it offers (`fencepost doctor` says more)"
+        "ask device {device} what it can do (`fencepost doctor` says more)"
     )))
 }
 
-fn ask(device: &str) -> io::Result<Offers> {
+fn ask(device: &str) -> io::Result<BTreeSet<String>> {
     let live = live::Device::new(&live::Config::default())?;
     let (mut answer, its_answer) = io::pipe()?;
     let (mut trouble, its_trouble) = io::pipe()?;
     let mut command = program("worker");
-    command.arg("--offers").args(["--device", device]).stdin(Stdio::null());
+    command.arg("--capabilities").args(["--device", device]).stdin(Stdio::null());
     command.stdout(Stdio::from(its_answer)).stderr(Stdio::from(its_trouble));
     let mut child = live.spawn(command)?;
-    // Read to its end first: the list may be longer than a pipe holds. A worker that hangs is
-    // killed with this process, on which the user loses patience first.
+    // A worker that hangs is killed with this process, on which the user loses patience first.
     let mut said = String::new();
     answer.read_to_string(&mut said)?;
     let mut complaint = String::new();

@@ -52,11 +52,8 @@ fn reference() -> DeviceReport {
         .into_iter()
         .map(|Probe { name, ok, detail, remedy }| Need { name, met: ok, detail, remedy })
         .collect();
-    let (runs, detail, capabilities) = match device::offers("ref") {
-        Ok(offers) => {
-            let names = offers.capabilities.into_iter().collect();
-            (true, "a program opened it and asked".into(), names)
-        }
+    let (runs, detail, capabilities) = match device::capabilities("ref") {
+        Ok(names) => (true, "a program opened it and asked".into(), names.into_iter().collect()),
         Err(error) => (false, error.to_string(), Vec::new()),
     };
     let remedy = if runs { "" } else { "see what is missing above" };

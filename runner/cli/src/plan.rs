@@ -13,8 +13,8 @@ use fencepost_engine::lang::ast::Tier;
 use fencepost_results::Source;
 
 use crate::args::{Selection, tier_name};
-use crate::catalog::{Catalog, Entry};
-use crate::device::{self, Offers};
+use crate::catalog::{self, Entry};
+use crate::device;
 use crate::error::Error;
 use crate::filter::{Filter, nearest};
 
@@ -76,22 +76,21 @@ impl Partition {
 /// Makes the plan of a selection.
 pub(crate) fn plan(selection: &Selection) -> Result<Vec<Planned>, Error> {
     let (files, filters) = split(&selection.filters)?;
-    let offers = device::offers(&selection.device)?;
-    let catalog = Catalog { offers: &offers };
+    let capabilities = device::capabilities(&selection.device)?;
     let mut entries = Vec::new();
     if files.is_empty() || !filters.is_empty() {
-        let all = catalog.bundled()?;
+        let all = catalog::bundled()?;
         entries = choose(all, &filters, &tiers(selection))?;
     }
     for file in files {
-        entries.extend(catalog.file(&file)?);
+        entries.extend(catalog::file(&file)?);
     }
     refuse_duplicates(&entries)?;
     if let Some(partition) = selection.partition {
         let mut at = 0..;
         entries.retain(|_| partition.has(at.next().unwrap_or(0)));
     }
-    Ok(with_skips(entries, &selection.device, &offers))
+    Ok(with_skips(entries, &selection.device, &capabilities))
 }
 
 fn tiers(selection: &Selection) -> BTreeSet<Tier> {
@@ -158,12 +157,11 @@ fn refuse_duplicates(entries: &[Entry]) -> Result<(), Error> {
     }
 }
 
-/// Marks what needs more than the device offers.
-fn with_skips(entries: Vec<Entry>, device: &str, offers: &Offers) -> Vec<Planned> {
-    let caps = &offers.capabilities;
+/// Marks what needs more than the device can do.
+fn with_skips(entries: Vec<Entry>, device: &str, can: &BTreeSet<String>) -> Vec<Planned> {
     let planned = entries.into_iter().map(|entry| {
         let needs = entry.test.needs.iter().map(String::as_str);
-        let missing: Vec<&str> = needs.filter(|need| !caps.contains(*need)).collect();
+        let missing: Vec<&str> = needs.filter(|need| !can.contains(*need)).collect();
         let skip =
             (!missing.is_empty()).then(|| format!("device {device} lacks {}", missing.join(", ")));
         Planned::of(entry, skip)

@@ -9,8 +9,7 @@ use fencepost_results::summary::{Summary, Test};
 use fencepost_results::{Report, Source, TestStarted};
 
 use crate::args::ReplayArgs;
-use crate::catalog::Catalog;
-use crate::device;
+use crate::catalog;
 use crate::error::Error;
 use crate::expectations::Expectations;
 use crate::plan::Planned;
@@ -28,10 +27,8 @@ pub(crate) fn command(args: ReplayArgs) -> Result<Status, Error> {
     let started: Vec<&TestStarted> = tests.iter().filter_map(|t| t.started.as_ref()).collect();
     let seed = started.first().map_or(run.seed, |started| started.seed);
     let mut planned = Vec::new();
-    let offers = device::offers(&run.device)?;
-    let catalog = Catalog { offers: &offers };
     for started in started {
-        planned.push(find(&catalog, started, &folder)?);
+        planned.push(find(started, &folder)?);
     }
     let json = args.conduct.json;
     let outcome = execute(Order {
@@ -96,12 +93,12 @@ fn choose<'a>(
 
 /// The test in the scenario as it was: a user's file from its copy in the run's folder, a bundled
 /// one from this program.
-fn find(catalog: &Catalog<'_>, started: &TestStarted, folder: &Path) -> Result<Planned, Error> {
+fn find(started: &TestStarted, folder: &Path) -> Result<Planned, Error> {
     let entries = match &started.source {
-        Source::Bundled(path) => catalog.bundled_file(path)?,
+        Source::Bundled(path) => catalog::bundled_file(path)?,
         Source::File(path) => {
             let copy = Folder::from(folder.to_owned()).scenario_copy(path);
-            catalog.file_as(&copy, Path::new(path))?
+            catalog::file_as(&copy, Path::new(path))?
         }
     };
     let entry = entries.into_iter().find(|entry| entry.test.name == started.test);

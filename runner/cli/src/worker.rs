@@ -4,17 +4,14 @@
 //! one scenario. The catalogue is not read and clap not asked: a worker's start is what the cost
 //! of a test hangs on. What the test does is the engine's matter.
 
-use std::cell::OnceCell;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::process::ExitCode as Status;
 
-use fencepost_engine::lang::{self, Test};
+use fencepost_engine::worker::{self, Job};
 use fencepost_fixtures::DeviceSpec;
-use fencepost_results::{Outcome, Report, Verdict};
-
-use crate::device::Offers;
 
 /// First argument of a worker.
 const ROLE: &str = "worker";
@@ -31,7 +28,7 @@ struct Arguments {
     text: Option<String>,
     device: Option<String>,
     seed: u64,
-    offers: bool,
+    capabilities: bool,
     nothing: bool,
 }
 
@@ -58,7 +55,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--text" => arguments.text = Some(value()?),
             "--device" => arguments.device = Some(value()?),
             "--seed" => arguments.seed = value()?.parse().map_err(|e| format!("--seed: {e}"))?,
-            "--offers" => arguments.offers = true,
+            "--capabilities" => arguments.capabilities = true,
             "--nothing" => arguments.nothing = true,
             other => return Err(format!("unknown argument {other}")),
         }
@@ -75,35 +72,23 @@ fn work(arguments: &Arguments) -> Result<Status, String> {
         Some(name) => name.parse().map_err(|e| format!("--device: {e}"))?,
         None => return Err("--device is missing".into()),
     };
-    if arguments.offers {
-        return say_offers(&device);
+    if arguments.capabilities {
+        return capabilities(&device);
     }
     let (Some(name), Some(source)) = (&arguments.test, &arguments.source) else {
         return Err("--test and --source are needed".into());
     };
-    let mut reports = take_reports().map_err(|e| format!("the pipe for reports: {e}"))?;
-    match find(name, source, arguments.text.as_deref(), &device) {
-        Ok(test) => {
-            let reason = format!("nothing interprets {} yet (seed {})", test.name, arguments.seed);
-            let outcome = Outcome { verdict: Verdict::Inconclusive, reason: Some(reason) };
-            io::Write::write_all(&mut reports, Report::Outcome(outcome).to_line().as_bytes())
-                .map_err(|e| format!("the pipe for reports: {e}"))?;
-            Ok(Status::SUCCESS)
-        }
-        Err(reason) => {
-            let outcome = Outcome { verdict: Verdict::Fail, reason: Some(reason) };
-            io::Write::write_all(&mut reports, Report::Outcome(outcome).to_line().as_bytes())
-                .map_err(|e| format!("the pipe for reports: {e}"))?;
-            Ok(Status::from(CANNOT_BEGIN))
-        }
-    }
+    let (file, text) = scenario(source, arguments.text.as_deref())?;
+    let reports = take_reports().map_err(|e| format!("the pipe for reports: {e}"))?;
+    let job = Job { file, text: &text, test: name, seed: arguments.seed, device: &device };
+    Ok(Status::from(worker::run(&job, reports)))
 }
 
-/// Prints what the device offers as JSON.
-fn say_offers(device: &DeviceSpec) -> Result<Status, String> {
+/// Prints the names of what the device can do, as a JSON array.
+fn capabilities(device: &DeviceSpec) -> Result<Status, String> {
     let device = fencepost_fixtures::device::open(device).map_err(|e| e.to_string())?;
-    let offers = Offers::of(&*device);
-    println!("{}", serde_json::to_string(&offers).map_err(|e| e.to_string())?);
+    let names: Vec<&str> = device.caps().iter().collect();
+    println!("{}", serde_json::to_string(&names).map_err(|e| e.to_string())?);
     Ok(Status::SUCCESS)
 }
 
@@ -115,33 +100,24 @@ fn take_reports() -> io::Result<File> {
     Ok(File::from(reports))
 }
 
-/// The one test, from the one file that it is in. The file's own path counts for the test's name,
-/// wherever its text is read. Nothing is checked again: the runner did.
-fn find(name: &str, source: &str, text: Option<&str>, device: &DeviceSpec) -> Result<Test, String> {
-    let scenarios = match source.split_once(':') {
-        Some(("bundled", path)) => {
-            let file = fencepost_suites::find(path)
-                .ok_or_else(|| format!("this program bundles no scenario {path}"))?;
-            lang::parse(path, file.text)
-        }
+/// Path and text of the scenario. The file's own path counts for the test's name, wherever its
+/// text is read.
+fn scenario<'a>(
+    source: &'a str,
+    text: Option<&str>,
+) -> Result<(&'a str, Cow<'static, str>), String> {
+    match source.split_once(':') {
+        Some(("bundled", path)) => match fencepost_suites::find(path) {
+            Some(file) => Ok((path, Cow::Borrowed(file.text))),
+            None => Err(format!("this program bundles no scenario {path}")),
+        },
         Some(("file", path)) => {
             let place = text.unwrap_or(path);
             let text = std::fs::read_to_string(place).map_err(|e| format!("{place}: {e}"))?;
-            lang::parse(path, &text)
+            Ok((path, Cow::Owned(text)))
         }
-        _ => return Err(format!("{source} is neither bundled:PATH nor file:PATH")),
-    };
-    let scenarios = scenarios.map_err(|mistakes| mistakes.render(false))?;
-    let offers = OnceCell::new();
-    let values = |from| {
-        let asked = || fencepost_fixtures::device::open(device).map(|d| Offers::of(&*d)).ok();
-        offers.get_or_init(asked).as_ref()?.values(from)
-    };
-    scenarios
-        .iter()
-        .find_map(|scenario| scenario.find(name, &values))
-        .map(|variant| variant.test)
-        .ok_or_else(|| format!("there is no test {name} in {source}"))
+        _ => Err(format!("{source} is neither bundled:PATH nor file:PATH")),
+    }
 }
 
 #[cfg(test)]
