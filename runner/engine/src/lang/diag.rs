@@ -159,7 +159,11 @@ pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
 /// The word of `known` nearest to `word`, if it is near enough to be what was meant.
 #[must_use]
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    // Words of one or two letters are near to everything.
+    let limit = match word.chars().count() {
+        0..=2 => 0,
+        length => (length / 3).max(1),
+    };
     let distance = |k: &str| edit_distance(word, k);
     let best = known.into_iter().map(|k| (distance(k), k)).min_by_key(|(d, _)| *d)?;
     (best.0 <= limit).then_some(best.1)
@@ -210,6 +214,7 @@ mod tests {
         assert_eq!(nearest("evidense", known), Some("evidence"));
         assert_eq!(nearest("queues", known), None);
         assert_eq!(nearest("", known), None);
+        assert_eq!(nearest("b", ["a"]), None);
     }
 
     #[test]

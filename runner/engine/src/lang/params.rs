@@ -33,6 +33,8 @@ enum Axis {
     Values { named: bool, values: Vec<(String, Node)> },
     /// Known to the device.
     Device(Source),
+    /// Reported already: its uses are no news.
+    Bad,
 }
 
 /// All parameters of a scenario.
@@ -40,9 +42,12 @@ enum Axis {
 pub(crate) struct Params {
     axes: Vec<(String, Span, Axis)>,
     /// Rows of the table: name and parameters.
-    cases: Vec<(String, Span, Vec<(String, Node)>)>,
+    cases: Vec<(String, Span, Row)>,
     excludes: Vec<Matcher>,
 }
+
+/// Parameters that one row of the table gives.
+type Row = Vec<(String, Node)>;
 
 /// Values that select combinations: parameter names with alternatives.
 #[derive(Clone, Debug)]
@@ -88,9 +93,8 @@ impl Params {
         };
         for (key, value) in entries {
             check_name(&key.text, key.span, "parameter", diags);
-            if let Some(axis) = axis(value, diags) {
-                self.axes.push((key.text.clone(), key.span, axis));
-            }
+            let axis = axis(value, diags).unwrap_or(Axis::Bad);
+            self.axes.push((key.text.clone(), key.span, axis));
         }
     }
 
@@ -147,6 +151,7 @@ impl Params {
             return None;
         };
         let mut parts = Vec::new();
+        let errors = diags.len();
         for (key, value) in entries {
             let known = self.value_names(&key.text);
             if known.is_none() {
@@ -170,7 +175,7 @@ impl Params {
             }
             parts.push((key.text.clone(), wanted));
         }
-        Some(Matcher(parts))
+        (diags.len() == errors).then_some(Matcher(parts))
     }
 
     /// Names of parameters.
@@ -193,7 +198,7 @@ impl Params {
                 Axis::Values { values, .. } => {
                     Some(values.iter().map(|(n, _)| n.clone()).collect())
                 }
-                Axis::Device(_) => None,
+                Axis::Device(_) | Axis::Bad => None,
             });
         }
         let in_rows = self.cases.iter().any(|(_, _, row)| row.iter().any(|(k, _)| k == name));
@@ -202,7 +207,8 @@ impl Params {
 
     /// Names with the places where they are declared, to find unused ones.
     pub(crate) fn declared(&self) -> Vec<(&str, Span)> {
-        let axes = self.axes.iter().map(|(n, span, _)| (n.as_str(), *span));
+        let good = self.axes.iter().filter(|(.., axis)| !matches!(axis, Axis::Bad));
+        let axes = good.map(|(n, span, _)| (n.as_str(), *span));
         let rows = self
             .cases
             .iter()
@@ -231,6 +237,7 @@ impl Params {
         }
         for (name, _, axis) in &self.axes {
             let (named, values) = match axis {
+                Axis::Bad => (false, vec![("bad".to_owned(), Node::bad())]),
                 Axis::Values { named, values } => (*named, values.clone()),
                 Axis::Device(source) => {
                     let given = values(*source).unwrap_or_else(|| vec!["device".to_owned()]);
@@ -310,6 +317,7 @@ impl Substitution<'_> {
     fn node(&mut self, node: &Node, depth: u32) -> Node {
         let kind = match &node.kind {
             NodeKind::Null => NodeKind::Null,
+            NodeKind::Bad => NodeKind::Bad,
             NodeKind::Scalar(scalar) if !scalar.text.contains('$') => node.kind.clone(),
             NodeKind::Scalar(scalar) => return self.scalar(scalar, node.span, depth),
             NodeKind::List(items) => {
@@ -327,10 +335,11 @@ impl Substitution<'_> {
             let message = "parameters refer to each other too deeply";
             let help = "write the value out";
             self.diags.push(Diagnostic::new("params", span, message, help));
-            return Node { span, kind: NodeKind::Null };
+            return Node { span, kind: NodeKind::Bad };
         }
         if let Some(name) = whole(&scalar.text) {
             return match self.lookup(name, span) {
+                Some(Node { kind: NodeKind::Bad, .. }) => Node { span, kind: NodeKind::Bad },
                 // The place of the use says more than the place of the value, unless the value is
                 // a collection with places of its own.
                 Some(value) => match self.node(&value, depth + 1) {
@@ -340,26 +349,34 @@ impl Substitution<'_> {
                     }
                     other => other,
                 },
-                None => Node { span, kind: NodeKind::Null },
+                None => Node { span, kind: NodeKind::Bad },
             };
         }
-        let text = self.text(&scalar.text, span, depth);
+        let Some(text) = self.text(&scalar.text, span, depth) else {
+            return Node { span, kind: NodeKind::Bad };
+        };
         let quoted = scalar.quoted;
         Node { span, kind: NodeKind::Scalar(Scalar { text, quoted, exact: false }) }
     }
 
-    fn text(&mut self, text: &str, span: Span, depth: u32) -> String {
+    fn text(&mut self, text: &str, span: Span, depth: u32) -> Option<String> {
         let mut out = String::with_capacity(text.len());
         let mut rest = text;
+        let mut good = true;
         while let Some(at) = rest.find('$') {
             out.push_str(&rest[..at]);
             let (name, length) = reference(&rest[at..]);
             rest = &rest[at + length..];
-            let Some(value) = self.lookup(name, span) else { continue };
+            let Some(value) = self.lookup(name, span) else {
+                good = false;
+                continue;
+            };
             let value = self.node(&value, depth + 1);
             match value.text() {
                 Some(text) => out.push_str(text),
+                None if matches!(value.kind, NodeKind::Bad) => good = false,
                 None => {
+                    good = false;
                     let message = format!("`${name}` is {}, not a word", value.noun());
                     let help = "inside a text only words and numbers can be put";
                     self.diags.push(Diagnostic::new("wrong-type", span, message, help));
@@ -367,7 +384,7 @@ impl Substitution<'_> {
             }
         }
         out.push_str(rest);
-        out
+        good.then_some(out)
     }
 
     fn lookup(&mut self, name: &str, span: Span) -> Option<Node> {
@@ -450,8 +467,10 @@ fn axis(value: &Node, diags: &mut Vec<Diagnostic>) -> Option<Axis> {
         }
     }
     if values.is_empty() {
-        let message = "a parameter without values leaves no variant";
-        diags.push(Diagnostic::new("params", value.span, message, "write at least one value"));
+        if !matches!(&value.kind, NodeKind::List(items) if !items.is_empty()) {
+            let message = "a parameter without values leaves no variant";
+            diags.push(Diagnostic::new("params", value.span, message, "write at least one value"));
+        }
         return None;
     }
     Some(Axis::Values { named, values })
@@ -485,7 +504,10 @@ pub(crate) fn check_name(name: &str, span: Span, what: &str, diags: &mut Vec<Dia
     let first = name.chars().next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
     let rest = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     if !first || !rest || name.len() > 40 {
-        let message = format!("`{name}` cannot be the name of a {what}");
+        let message = match name {
+            "" => format!("an empty name of a {what}"),
+            _ => format!("`{name}` cannot be the name of a {what}"),
+        };
         let help = "use letters, digits and `_`, not starting with a digit, at most 40";
         diags.push(Diagnostic::new("bad-name", span, message, help));
     } else if RESERVED.contains(&name) && (what != "parameter" || name == CASE) {

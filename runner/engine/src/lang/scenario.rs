@@ -287,7 +287,11 @@ impl Scenario {
             let Some(node) = self.doc.get(section) else { continue };
             let inside = |span: &Span| node.span.start <= span.start && span.end <= node.span.end;
             for (_, name, span) in declared.iter().filter(|(k, _, s)| *k == kind && inside(s)) {
-                if !used.contains(&(kind, name.clone())) {
+                // A name whose declaration is wrong may well be misread.
+                let value = node.get(name).map_or(*span, |n| n.span);
+                let wrong =
+                    diags.iter().any(|d| value.start <= d.span.start && d.span.end <= value.end);
+                if !wrong && !used.contains(&(kind, name.clone())) {
                     let message = format!("the {} `{name}` is never used", kind.noun());
                     let help = "use it in a step or an expectation, or remove it";
                     diags.push(Diagnostic::new("unused", *span, message, help));

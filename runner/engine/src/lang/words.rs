@@ -41,14 +41,17 @@ pub(crate) enum Side {
 #[derive(Debug)]
 pub(crate) struct Words {
     pub(crate) noun: &'static str,
+    /// The noun with its article.
+    pub(crate) wanted: &'static str,
     pub(crate) list: Vec<Word>,
     index: HashMap<String, usize>,
 }
 
 impl Words {
-    fn new(noun: &'static str, list: Vec<Word>) -> Self {
+    fn new(wanted: &'static str, list: Vec<Word>) -> Self {
         let index = list.iter().enumerate().map(|(i, w)| (w.name.clone(), i)).collect();
-        Words { noun, list, index }
+        let noun = wanted.split_once(' ').map_or(wanted, |(_, noun)| noun);
+        Words { noun, wanted, list, index }
     }
 
     pub(crate) fn find(&self, name: &str) -> Option<&Word> {
@@ -70,19 +73,19 @@ pub(crate) static STEP_WORDS: LazyLock<Words> = LazyLock::new(|| {
         list.push(word);
     }
     list.extend(atomics("gpu.", Side::GpuStep, submit));
-    Words::new("step", list)
+    Words::new("a step", list)
 });
 
 /// Words of a list of GPU commands.
 pub(crate) static COMMAND_WORDS: LazyLock<Words> = LazyLock::new(|| {
     let mut list = table(COMMANDS);
     list.extend(atomics("", Side::GpuCommand, &[]));
-    Words::new("GPU command", list)
+    Words::new("a GPU command", list)
 });
 
 /// Words of a list of expectations.
 pub(crate) static EXPECT_WORDS: LazyLock<Words> =
-    LazyLock::new(|| Words::new("expectation", table(EXPECTS)));
+    LazyLock::new(|| Words::new("an expectation", table(EXPECTS)));
 
 fn table(verbs: &'static [Verb]) -> Vec<Word> {
     verbs.iter().map(|v| word(v, v.name.to_owned())).collect()

@@ -28,6 +28,8 @@ pub(crate) struct Node {
 pub(crate) enum NodeKind {
     /// Nothing was written.
     Null,
+    /// What was written was reported already: whatever it is taken for is no news.
+    Bad,
     /// A word, number or text.
     Scalar(Scalar),
     /// A list.
@@ -57,11 +59,16 @@ impl Node {
     /// What it is, for messages.
     pub(crate) fn noun(&self) -> &'static str {
         match &self.kind {
-            NodeKind::Null => "nothing",
+            NodeKind::Null | NodeKind::Bad => "nothing",
             NodeKind::Scalar(_) => "a word",
             NodeKind::List(_) => "a list",
             NodeKind::Map(_) => "a mapping",
         }
+    }
+
+    /// A value that was reported already.
+    pub(crate) fn bad() -> Node {
+        Node { span: Span::default(), kind: NodeKind::Bad }
     }
 
     /// Value of a key, if it is a mapping that has it.
@@ -82,7 +89,7 @@ impl Node {
 
     fn count(&self) -> usize {
         match &self.kind {
-            NodeKind::Null | NodeKind::Scalar(_) => 1,
+            NodeKind::Null | NodeKind::Bad | NodeKind::Scalar(_) => 1,
             NodeKind::List(items) => 1 + items.iter().map(Node::count).sum::<usize>(),
             NodeKind::Map(entries) => 1 + entries.iter().map(|(_, v)| v.count()).sum::<usize>(),
         }
@@ -90,7 +97,7 @@ impl Node {
 
     fn depth(&self) -> usize {
         match &self.kind {
-            NodeKind::Null | NodeKind::Scalar(_) => 1,
+            NodeKind::Null | NodeKind::Bad | NodeKind::Scalar(_) => 1,
             NodeKind::List(items) => 1 + items.iter().map(Node::depth).max().unwrap_or(0),
             NodeKind::Map(entries) => 1 + entries.iter().map(|(_, v)| v.depth()).max().unwrap_or(0),
         }
@@ -188,17 +195,17 @@ impl Builder<'_> {
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(span.end),
             Event::Alias(id) => match self.anchors.get(&id).cloned() {
-                Some(node) => self.alias(node),
+                Some(node) => self.alias(node, span),
                 None => {
                     let help = "an alias cannot stand inside the value that it names";
                     self.error("alias", span, "alias to something unfinished".into(), help);
-                    self.value(Node { span, kind: NodeKind::Null }, 0)
+                    self.value(Node { span, kind: NodeKind::Bad }, 0)
                 }
             },
             Event::UnresolvedAlias(name) => {
                 let message = format!("no anchor `&{name}` comes before this alias");
                 self.error("alias", span, message, "write the value here, or define the anchor");
-                self.value(Node { span, kind: NodeKind::Null }, 0)
+                self.value(Node { span, kind: NodeKind::Bad }, 0)
             }
             Event::DocumentStart(..) => {
                 self.anchors.clear();
@@ -237,7 +244,11 @@ impl Builder<'_> {
     }
 
     /// Puts an aliased value; false when a limit is reached.
-    fn alias(&mut self, node: Node) -> bool {
+    fn alias(&mut self, mut node: Node, span: Span) -> bool {
+        node.span = span;
+        if let NodeKind::Scalar(scalar) = &mut node.kind {
+            scalar.exact = false;
+        }
         self.nodes += node.count();
         if self.stack.len() + node.depth() > MAX_DEPTH {
             self.nodes = MAX_NODES;

@@ -189,7 +189,8 @@ impl Bounds<'_> {
 
     fn bind(&mut self, bind: &Bind, span: Span) {
         self.fences(&bind.signal, true, span);
-        if !bind.run_async && !(bind.wait.is_empty() && bind.signal.is_empty()) {
+        let fences = bind.wait.len() + bind.signal.len();
+        if !bind.run_async && fences > 0 {
             let help = "add `async: true`, or expect the refusal: `expect_errno: EINVAL`";
             self.error(span, "a synchronous bind takes no fences", help);
         }

@@ -92,7 +92,7 @@ fn initial(test: &Test, memory: &str, offset: u64) -> Option<u64> {
     let index = test.memory.iter().position(|m| m.name == memory)?;
     match &test.memory[index].pattern {
         Pattern::Zero => Some(0),
-        Pattern::Unique if offset % 8 == 0 => Some(pattern_word(index, offset)),
+        Pattern::Unique if offset.is_multiple_of(8) => Some(pattern_word(index, offset)),
         Pattern::Unique => None,
         Pattern::Word(word) => word.constant(),
     }

@@ -8,7 +8,6 @@ use super::super::ast::Span;
 use super::super::expect::{Mapping, Target};
 use super::super::expr::{Expr, Op};
 use super::super::grammar::{MAPPING, RANGE_OP, REGIONS};
-use super::super::params::wrong;
 use super::super::step::{BindOp, Region};
 use super::super::yaml::{Node, NodeKind, Scalar};
 use super::value::{mentions, poison};
@@ -369,7 +368,7 @@ impl Lower<'_> {
             return self.madvise(addr, size, region);
         }
         let help = "write one of `map`, `unmap: memory`, `unmap_all`, `prefetch` and `madvise`";
-        self.diags.push(wrong(node, "a bind operation", help));
+        self.wrong(node, "a bind operation", help);
         None
     }
 }

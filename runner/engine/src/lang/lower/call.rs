@@ -3,7 +3,6 @@
 use super::super::ast::Span;
 use super::super::diag::{Diagnostic, nearest, one_of};
 use super::super::grammar::{Key, Shape, Ty};
-use super::super::params::wrong;
 use super::super::verbs::LONG_KEYS;
 use super::super::words::{Word, Words};
 use super::super::yaml::{Key as NodeKey, Node, NodeKind};
@@ -45,7 +44,7 @@ impl Lower<'_> {
     pub(super) fn shape<'n>(&mut self, node: &'n Node, shape: &Shape) -> Map<'n> {
         let NodeKind::Map(entries) = &node.kind else {
             let help = format!("{}; write `{{ key: value }}`", shape.doc);
-            self.diags.push(wrong(node, "a mapping", help));
+            self.wrong(node, "a mapping", help);
             return Map { entries: Vec::new() };
         };
         let mut out = Vec::new();
@@ -53,7 +52,7 @@ impl Lower<'_> {
             if shape.keys.iter().any(|k| k.name == key.text) {
                 out.push((key, value));
             } else {
-                self.unknown_key(key, shape.name, shape.keys.iter());
+                self.unknown_key(key, &format!("`{}`", shape.name), shape.keys.iter());
             }
         }
         if !self.cx.truncated {
@@ -88,7 +87,7 @@ impl Lower<'_> {
 
     fn unknown_key<'k>(&mut self, key: &NodeKey, noun: &str, known: impl Iterator<Item = &'k Key>) {
         let known: Vec<&str> = known.map(|k| k.name).collect();
-        let message = format!("`{}` is no key of a {noun}", key.text);
+        let message = format!("`{}` is no key of {noun}", key.text);
         let help = match nearest(&key.text, known.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("keys here: {}", known.join(", ")),
@@ -107,7 +106,7 @@ impl Lower<'_> {
         let NodeKind::Map(entries) = &node.kind else {
             let example = words.list.first().map_or("", |w| w.example.as_str());
             let help = format!("write for instance `{{ {example} }}`");
-            self.diags.push(wrong(node, &format!("a {}", words.noun), help));
+            self.wrong(node, words.wanted, help);
             return None;
         };
         let (at, word) = self.main_verb(node, entries, words, common)?;
@@ -126,7 +125,7 @@ impl Lower<'_> {
                 let help = format!("make `{}` an item of its own: `- {}`", key.text, key.text);
                 self.error("two-verbs", key.span, message, help);
             } else {
-                let noun = format!("`{}` {}", word.name, words.noun);
+                let noun = format!("the {} `{}`", words.noun, word.name);
                 self.unknown_key(key, &noun, allowed.iter().copied());
             }
         }

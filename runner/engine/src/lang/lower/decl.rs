@@ -83,12 +83,12 @@ impl Lower<'_> {
                         self.declare(*kind, name, created.span);
                     }
                 }
-                if let (Some(object), Some(fd)) = (node.get("export"), node.get("as")) {
-                    if let (Some(object), Some(name)) = (object.text(), fd.text()) {
-                        let kind = self.names.kind_of(&[Kind::Memory, Kind::Syncobj], object);
-                        self.declare(Kind::Fd, name, fd.span);
-                        self.names.note_export(name, kind.unwrap_or(Kind::Memory));
-                    }
+                if let (Some(object), Some(fd)) = (node.get("export"), node.get("as"))
+                    && let (Some(object), Some(name)) = (object.text(), fd.text())
+                {
+                    let kind = self.names.kind_of(&[Kind::Memory, Kind::Syncobj], object);
+                    self.declare(Kind::Fd, name, fd.span);
+                    self.names.note_export(name, kind.unwrap_or(Kind::Memory));
                 }
                 if let (Some(fd), Some(name)) = (node.get("import"), node.get("as"))
                     && let (Some(fd), Some(text)) = (fd.text(), name.text())

@@ -5,7 +5,6 @@ use super::super::diag::Diagnostic;
 use super::super::expect::{Check, FaultAccess, FaultExpect, FaultKind};
 use super::super::expr::{Expr, Op};
 use super::super::grammar::{FAULT, FAULT_KINDS};
-use super::super::params::wrong;
 use super::super::step::{
     Atomic, AtomicOp, Batch, Command, Compare, Fence, Fill, JobEnd, Place, Point, Read, Submit,
     Width, Write,
@@ -73,7 +72,7 @@ impl Lower<'_> {
             [low, high] => Some(Check::Between(self.expr(low), self.expr(high))),
             _ => {
                 let help = "write the smallest and the largest: `between: [1, 5]`";
-                self.diags.push(wrong(node, "two numbers", help));
+                self.wrong(node, "two numbers", help);
                 None
             }
         }
@@ -215,7 +214,7 @@ impl Lower<'_> {
     fn commands_at(&mut self, node: &Node, loops: u32) -> Vec<Command> {
         if !matches!(node.kind, NodeKind::List(_) | NodeKind::Null) {
             let help = "write a list: `[ { store: a = 5 } ]`";
-            self.diags.push(wrong(node, "a list of GPU commands", help));
+            self.wrong(node, "a list of GPU commands", help);
             return Vec::new();
         }
         let items = self.list(node);
@@ -331,7 +330,7 @@ impl Lower<'_> {
         }
         let (Some(at), Some(size)) = (node.get("at"), node.get("size")) else {
             let help = "write `{ at: PLACE, size: BYTES }`, or a list of commands";
-            self.diags.push(wrong(node, "a batch", help));
+            self.wrong(node, "a batch", help);
             return None;
         };
         Some(Batch::At { at: self.place(at)?, size: self.expr(size) })

@@ -5,6 +5,7 @@ use super::super::expr::Expr;
 use super::super::grammar::{MEMORY, cpu_kind};
 use super::super::yaml::{Key, Node, NodeKind};
 use super::call::Map;
+use super::value::poison;
 use super::{Kind, Lower};
 
 /// Largest object that a device of this suite need offer.
@@ -21,7 +22,7 @@ impl Lower<'_> {
             }
             _ => {
                 let help = "write `vram 64K`, or `{ kind: vram, size: 64K }`";
-                self.diags.push(super::super::params::wrong(node, "memory", help));
+                self.wrong(node, "memory", help);
                 return None;
             }
         };
@@ -36,7 +37,6 @@ impl Lower<'_> {
         let home = match map.get("at") {
             Some(at) => {
                 let addr = self.expr(at);
-                self.home_address(&addr, at.span);
                 let vm = map.get("vm").and_then(|n| self.name_ref(n, &[Kind::Vm]));
                 Some(Home { vm: self.home_vm(vm, &client, vms), addr, readonly })
             }
@@ -53,30 +53,23 @@ impl Lower<'_> {
 
     fn memory_size(&mut self, map: &Map<'_>, node: &Node) -> Expr {
         match (map.get("size"), map.get("pages")) {
-            (Some(size), None) => {
-                let expr = self.expr(size);
-                self.check_size(&expr, size.span);
-                expr
-            }
+            (Some(size), None) => self.size(size),
             (None, Some(pages)) => {
-                let count = self.expr(pages);
-                let page = Box::new(Expr::Const(PAGE));
-                let size = Expr::Binary(super::super::expr::Op::Mul, Box::new(count), page);
-                let size = self.finish_expr(size, pages.span);
-                self.check_size(&size, pages.span);
-                size
+                let Some(count) = self.number(pages) else { return poison() };
+                let size = Expr::Const(count.saturating_mul(PAGE));
+                self.check_size(size, pages.span)
             }
             (Some(_), Some(pages)) => {
                 let help = "keep one of `size` and `pages`";
                 self.error("two-verbs", pages.span, "the size is given twice", help);
-                super::value::poison()
+                poison()
             }
             (None, None) => {
                 if !self.cx.truncated {
                     let help = "add `size: 64K`, or `pages: 16`";
                     self.error("missing-key", node.span, "this memory has no size", help);
                 }
-                super::value::poison()
+                poison()
             }
         }
     }
@@ -93,8 +86,7 @@ impl Lower<'_> {
             return None;
         };
         let kind = self.memory_kind(kind, None);
-        let size_expr = self.expr(size);
-        self.check_size(&size_expr, size.span);
+        let size_expr = self.size(size);
         let mut home = None;
         let mut readonly = None;
         let mut pattern = None;
@@ -108,7 +100,6 @@ impl Lower<'_> {
                         break;
                     };
                     let addr = self.expr(at);
-                    self.home_address(&addr, at.span);
                     home = Some(addr);
                 }
                 (Some("ro"), _) => readonly = Some(word.span),
@@ -127,8 +118,8 @@ impl Lower<'_> {
             self.need("vm_bind.readonly", span);
         }
         self.memory_needs(&kind, home.is_some(), key.span);
-        let vm = home.is_some().then(|| self.home_vm(None, &client, vms)).unwrap_or_default();
-        let home = home.map(|addr| Home { vm, addr, readonly: readonly.is_some() });
+        let readonly = readonly.is_some();
+        let home = home.map(|addr| Home { vm: self.home_vm(None, &client, vms), addr, readonly });
         let pattern = pattern.unwrap_or_else(|| default_pattern(&kind));
         let name = key.text.clone();
         Some(Memory { name, kind, size: size_expr, pattern, client, home, span: key.span })
@@ -172,28 +163,22 @@ impl Lower<'_> {
         Some(MemoryKind::Bo { vram, system, private })
     }
 
-    fn check_size(&mut self, size: &Expr, span: Span) {
-        let Some(size) = size.constant() else {
-            if !super::value::mentions(size, super::value::POISON) {
-                let help = "use numbers and parameters only";
-                self.error("wrong-type", span, "a size must be known before the run", help);
-            }
-            return;
-        };
-        if size == 0 || size % PAGE != 0 || size > MAX_MEMORY {
-            let up = size.max(1).div_ceil(PAGE).saturating_mul(PAGE).min(MAX_MEMORY);
-            let message = format!("{size} bytes are no possible size of memory");
-            let help = format!("sizes are multiples of 4K up to 16G; nearest: {up}");
-            self.error("impossible", span, message, help);
-        }
+    fn size(&mut self, node: &Node) -> Expr {
+        let Some(bytes) = self.number(node) else { return poison() };
+        self.check_size(Expr::Const(bytes), node.span)
     }
 
-    fn home_address(&mut self, addr: &Expr, span: Span) {
-        if let Some(addr) = addr.constant().filter(|a| a % PAGE != 0) {
-            let message = format!("{addr:#x} is no possible address of a mapping");
-            let help = format!("addresses are multiples of 4K; nearest: {:#x}", addr / PAGE * PAGE);
-            self.error("impossible", span, message, help);
+    /// The size, if it is one that an object can have.
+    fn check_size(&mut self, size: Expr, span: Span) -> Expr {
+        let Some(bytes) = size.constant() else { return poison() };
+        if bytes != 0 && bytes % PAGE == 0 && bytes <= MAX_MEMORY {
+            return size;
         }
+        let up = bytes.max(1).div_ceil(PAGE).saturating_mul(PAGE).min(MAX_MEMORY);
+        let message = format!("{bytes} bytes are no possible size of memory");
+        let help = format!("sizes are multiples of 4K up to 16G; nearest: {up}");
+        self.error("impossible", span, message, help);
+        poison()
     }
 
     fn pattern(&mut self, node: &Node) -> Pattern {

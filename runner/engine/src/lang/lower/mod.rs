@@ -20,6 +20,7 @@ use super::params::{Bindings, Matcher, Params};
 use super::yaml::{Node, NodeKind};
 pub(crate) use names::Kind;
 use names::Names;
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 /// A lowered variant.
@@ -120,6 +121,13 @@ impl Lower<'_> {
         help: impl Into<String>,
     ) {
         self.diags.push(Diagnostic::new(code, span, message, help));
+    }
+
+    /// Reports a value of the wrong shape, unless it was reported already.
+    fn wrong(&mut self, node: &Node, wanted: &str, help: impl Into<Cow<'static, str>>) {
+        if !matches!(node.kind, NodeKind::Bad) {
+            self.diags.push(super::params::wrong(node, wanted, help));
+        }
     }
 
     /// Line of a place, counted from 1.

@@ -36,6 +36,37 @@ impl Kind {
         }
     }
 
+    /// With its article.
+    pub(crate) fn a(self) -> &'static str {
+        match self {
+            Kind::Memory => "memory",
+            Kind::Client => "a client",
+            Kind::Vm => "a VM",
+            Kind::Queue => "a queue",
+            Kind::Syncobj => "a syncobj",
+            Kind::Barrier => "a barrier",
+            Kind::Actor => "an actor",
+            Kind::Fd => "an fd",
+            Kind::Job => "a job",
+            Kind::Result => "a result",
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Kind::Client => "clients",
+            Kind::Vm => "VMs",
+            Kind::Memory => "memory there is",
+            Kind::Queue => "queues",
+            Kind::Syncobj => "syncobjs",
+            Kind::Barrier => "barriers",
+            Kind::Actor => "actors",
+            Kind::Fd => "fds",
+            Kind::Job => "jobs",
+            Kind::Result => "results",
+        }
+    }
+
     fn declare(self) -> &'static str {
         match self {
             Kind::Client => "declare it under `clients:`",
@@ -96,6 +127,15 @@ impl Names {
         uses.map(|(_, name, span)| (name.clone(), *span)).collect()
     }
 
+    /// How many uses there are; [`Names::forget_since`] takes back those that came later.
+    pub(super) fn mark(&self) -> usize {
+        self.uses.len()
+    }
+
+    pub(super) fn forget_since(&mut self, mark: usize) {
+        self.uses.truncate(mark);
+    }
+
     pub(super) fn declared(&self) -> Vec<(Kind, String, Span)> {
         self.declared.clone()
     }
@@ -114,14 +154,17 @@ impl Names {
                 continue;
             }
             let nouns: Vec<_> = kinds.iter().map(|k| k.noun()).collect();
-            let message = format!("no {} is called `{name}`", nouns.join(" or "));
+            let message = match nouns.as_slice() {
+                [one] => format!("no {one} is called `{name}`"),
+                several => format!("nothing is called `{name}` ({} could be)", several.join(", ")),
+            };
             let known = self.declared.iter().filter(|(k, ..)| kinds.contains(k));
             let known: Vec<&str> = known.map(|(_, n, _)| n.as_str()).collect();
             let help = match self.declared.iter().find(|(_, n, _)| n == name) {
-                Some((other, ..)) => format!("`{name}` is a {}", other.noun()),
+                Some((other, ..)) => format!("`{name}` is {}", other.a()),
                 None if known.is_empty() => kinds[0].declare().to_owned(),
                 None => {
-                    let near = suggestion(name, known.iter().copied(), &format!("{}s", nouns[0]));
+                    let near = suggestion(name, known.iter().copied(), kinds[0].plural());
                     if near.starts_with("did") {
                         near
                     } else {

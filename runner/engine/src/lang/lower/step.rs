@@ -4,7 +4,7 @@ use super::super::ast::Span;
 use super::super::errno::{ERRNOS, errno};
 use super::super::expect::Check;
 use super::super::grammar::CHOICE;
-use super::super::params::{suggestion, wrong};
+use super::super::params::suggestion;
 use super::super::step::{
     Action, Atomic, Batch, Bind, Choice, Create, Finish, InjectEvery, InjectKind, ObjectRef,
     Outcome, Point, Step, Wait, WordWait,
@@ -27,7 +27,7 @@ impl Lower<'_> {
             NodeKind::List(items) => items.iter().filter_map(|item| self.step(item)).collect(),
             _ => {
                 let help = "write a list: one `- STEP` a line";
-                self.diags.push(wrong(node, "a list of steps", help));
+                self.wrong(node, "a list of steps", help);
                 Vec::new()
             }
         }
@@ -96,7 +96,7 @@ impl Lower<'_> {
                     if value.text() != Some("every") {
                         let help = "write `every`; to fail one operation only, make `inject` a \
                                     step of its own before this one";
-                        self.diags.push(wrong(value, "`every`", help));
+                        self.wrong(value, "`every`", help);
                     }
                 }
             }

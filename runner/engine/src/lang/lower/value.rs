@@ -5,7 +5,7 @@ use super::super::diag::Diagnostic;
 use super::super::expect::{Bound, Check};
 use super::super::expr::{EvalError, Expr, Op};
 use super::super::expr_parse::{self, ExprError};
-use super::super::params::{check_name, suggestion, wrong};
+use super::super::params::{check_name, suggestion};
 use super::super::step::{Compare, Place};
 use super::super::yaml::{Node, NodeKind, Scalar};
 use super::{Kind, Lower};
@@ -24,7 +24,7 @@ impl Lower<'_> {
         match &node.kind {
             NodeKind::Scalar(scalar) => Some(scalar.text.clone()),
             _ => {
-                self.diags.push(wrong(node, wanted, format!("write {wanted} here")));
+                self.wrong(node, wanted, format!("write {wanted} here"));
                 None
             }
         }
@@ -57,7 +57,7 @@ impl Lower<'_> {
                     "no" | "off" | "n" | "0" | "false" => "write `false`",
                     _ => "write `true` or `false`",
                 };
-                self.diags.push(wrong(node, "`true` or `false`", help));
+                self.wrong(node, "`true` or `false`", help);
                 None
             }
         }
@@ -110,7 +110,7 @@ impl Lower<'_> {
             NodeKind::Map(entries) => entries,
             NodeKind::Null => &[],
             _ => {
-                self.diags.push(wrong(node, wanted, "write `{ name: value }`"));
+                self.wrong(node, wanted, "write `{ name: value }`");
                 &[]
             }
         }
@@ -131,9 +131,12 @@ impl Lower<'_> {
 
     /// An expression that must be constant.
     pub(super) fn number(&mut self, node: &Node) -> Option<u64> {
+        let mark = self.names.mark();
         let expr = self.expr(node);
         let constant = expr.constant();
         if constant.is_none() && !mentions(&expr, POISON) {
+            // Its names are no news then.
+            self.names.forget_since(mark);
             let help = "use numbers, parameters, `page`, `base` and `unit` only";
             self.error("wrong-type", node.span, "this must be known before the run", help);
         }
@@ -186,7 +189,12 @@ impl Lower<'_> {
                     EvalError::DivideByZero => "divide by something else",
                     _ => "results are whole numbers without sign, of 64 bits; `max` is the largest",
                 };
-                self.error("impossible", span, format!("this expression is {error}"), help);
+                self.error(
+                    "impossible",
+                    span,
+                    format!("this expression has no value: {error}"),
+                    help,
+                );
                 poison()
             }
         }
@@ -230,7 +238,7 @@ impl Lower<'_> {
 
     /// A name of one of these kinds.
     pub(super) fn name_ref(&mut self, node: &Node, kinds: &'static [Kind]) -> Option<String> {
-        let name = self.word_text(node, &format!("the name of a {}", kinds[0].noun()))?;
+        let name = self.word_text(node, &format!("the name of {}", kinds[0].a()))?;
         self.names.use_of(kinds, &name, node.span);
         Some(name)
     }
@@ -245,7 +253,7 @@ impl Lower<'_> {
     pub(super) fn declare(&mut self, kind: Kind, name: &str, span: Span) {
         check_name(name, span, kind.noun(), &mut self.diags);
         if let Some((other, first)) = self.names.declare(kind, name, span) {
-            let message = format!("`{name}` is the name of a {} already", other.noun());
+            let message = format!("`{name}` is the name of {} already", other.a());
             let diagnostic =
                 Diagnostic::new("duplicate-name", span, message, "give one of them another name");
             self.diags.push(diagnostic.other(first, "first declared here"));
