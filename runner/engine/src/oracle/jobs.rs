@@ -209,7 +209,7 @@ impl Job {
     fn write(&mut self, world: &mut World<'_>, access: &Access, certain: bool) {
         let at = access.at;
         match access.kind.clone() {
-            Kind::Load { .. } | Kind::Wait { .. } | Kind::Bad => {}
+            Kind::Load { .. } | Kind::Wait { .. } | Kind::Fetch { .. } | Kind::Bad => {}
             Kind::Store { addr, width, value, release } => {
                 let value = match value {
                     Stored::Value(value) => Some(value),
@@ -477,7 +477,7 @@ fn refuses(to: Translation, usage: Use) -> Option<FaultKind> {
     match to {
         Translation::None => Some(FaultKind::NotPresent),
         Translation::Object { readonly, .. } | Translation::Zero { readonly } => {
-            (readonly && usage != Use::Read).then_some(FaultKind::Permission)
+            (readonly && matches!(usage, Use::Write | Use::Atomic)).then_some(FaultKind::Permission)
         }
     }
 }
@@ -487,5 +487,6 @@ fn fault_access(usage: Use) -> FaultAccess {
         Use::Read => FaultAccess::Read,
         Use::Write => FaultAccess::Write,
         Use::Atomic => FaultAccess::Atomic,
+        Use::Fetch => FaultAccess::Fetch,
     }
 }

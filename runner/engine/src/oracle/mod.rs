@@ -50,7 +50,7 @@ pub mod value;
 pub use jobs::{End, Wrong};
 pub use memory::{Grain, Mismatch, Origin};
 pub use model::{
-    BindAnswer, BindId, BindRequest, JobId, Model, Point, SpaceId, SubmitRequest, SyncId,
+    Batch, BindAnswer, BindId, BindRequest, JobId, Model, Point, SpaceId, SubmitRequest, SyncId,
 };
 pub use space::{Op, Target};
 pub use value::{Object, Source};

@@ -28,6 +28,25 @@ pub type BindId = u64;
 /// A syncobj with a timeline point, 0 for its binary payload.
 pub type Point = (SyncId, u64);
 
+/// A batch of a submission.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// What it does.
+    pub program: Program,
+    /// The step of each of its operations.
+    pub origins: Vec<Origin>,
+    /// GPU address and length, if it stands in memory of the scenario.
+    pub at: Option<(u64, u64)>,
+}
+
+impl Batch {
+    /// A program that the adapter places.
+    #[must_use]
+    pub fn placed(program: Program, origins: Vec<Origin>) -> Self {
+        Self { program, origins, at: None }
+    }
+}
+
 /// A submission, as it is about to be made.
 #[derive(Clone, Debug)]
 pub struct SubmitRequest<'a> {
@@ -35,8 +54,8 @@ pub struct SubmitRequest<'a> {
     pub space: SpaceId,
     /// The queue.
     pub queue: u32,
-    /// Programs, each with the step of each of its operations.
-    pub programs: &'a [(Program, Vec<Origin>)],
+    /// What runs, in order.
+    pub batches: &'a [Batch],
     /// Waited for.
     pub wait: &'a [Point],
     /// Signalled.
@@ -438,10 +457,9 @@ impl Model {
         actor: Timeline,
         (start, end): (u64, u64),
         hole: Option<(u64, u64)>,
-        origin: Origin,
     ) -> SpaceId {
         let at = self.clocks.tick(actor);
-        self.spaces.push(Space::new(start, end, hole, at, origin));
+        self.spaces.push(Space::new(start, end, hole, at));
         self.spaces.len() - 1
     }
 
@@ -462,8 +480,7 @@ impl Model {
         let sizes = |object| memory.size(object);
         let plan = self.spaces[request.space].plan(request.ops, &sizes);
         let call = plan.refusal.is_none().then(|| {
-            let call =
-                self.spaces[request.space].begin(&plan, request.ops, &events, request.origin);
+            let call = self.spaces[request.space].begin(&plan, request.ops, &events);
             self.meet_pending(request.space, &plan, &events, end);
             call
         });
@@ -584,7 +601,13 @@ impl Model {
     pub fn submit_begin(&mut self, actor: Timeline, request: &SubmitRequest<'_>) -> JobId {
         let (lane, start) = self.enter_lane(actor, request.queue);
         let mut accesses = Vec::new();
-        for (number, (program, origins)) in request.programs.iter().enumerate() {
+        for (number, batch) in request.batches.iter().enumerate() {
+            let Batch { program, origins, at } = batch;
+            if let Some((addr, bytes)) = *at {
+                let at = self.clocks.tick(lane);
+                let kind = program::Kind::Fetch { addr, bytes };
+                accesses.push(program::Access { at, origin: request.origin, kind });
+            }
             accesses.extend(program::expand(&mut self.clocks, lane, number, program, origins));
         }
         if let Some((addr, value)) = request.user_fence {

@@ -3,7 +3,7 @@
 use super::clock::Timeline;
 use super::jobs::{End, Wrong};
 use super::memory::Grain;
-use super::model::{BindAnswer, BindRequest, JobId, Model, Point, SpaceId, SubmitRequest};
+use super::model::{Batch, BindAnswer, BindRequest, JobId, Model, Point, SpaceId, SubmitRequest};
 use super::space::{Op, Target};
 use super::value::{Object, Source};
 use fencepost_fixtures::Errno;
@@ -26,7 +26,7 @@ impl World {
     /// Objects `a` at 0x10000 and `b` at 0x20000, zeros of 16 KiB.
     fn new() -> Self {
         let (mut model, main) = Model::new();
-        let space = model.space(main, (0, 1 << 40), None, 0);
+        let space = model.space(main, (0, 1 << 40), None);
         let zeros = || Source::repeat(0, 8, 0);
         let a = model.create(main, 4 * K, zeros(), 0);
         let b = model.create(main, 4 * K, zeros(), 0);
@@ -73,11 +73,11 @@ impl World {
         wait: &[Point],
         signal: &[Point],
     ) -> JobId {
-        let programs = [(Program::new(ops), vec![7; 16])];
+        let batches = [Batch::placed(Program::new(ops), vec![7; 16])];
         let request = SubmitRequest {
             space: self.space,
             queue,
-            programs: &programs,
+            batches: &batches,
             wait,
             signal,
             user_fence: None,
@@ -389,11 +389,11 @@ fn a_wait_for_a_word_is_an_acquire() {
 fn refused_work_leaves_no_trace() {
     let mut world = World::new();
     let main = world.main;
-    let programs = [(Program::new(vec![store(0x10000, 5)]), vec![0])];
+    let batches = [Batch::placed(Program::new(vec![store(0x10000, 5)]), vec![0])];
     let request = SubmitRequest {
         space: world.space,
         queue: 1,
-        programs: &programs,
+        batches: &batches,
         wait: &[],
         signal: &[],
         user_fence: None,

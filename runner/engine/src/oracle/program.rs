@@ -21,8 +21,9 @@ pub struct Access {
     pub kind: Kind,
 }
 
-/// Kinds of access.
+/// Kinds of access. Addresses and lengths are in bytes.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "fields are those of the GPU operations")]
 pub enum Kind {
     /// A load.
     Load { addr: u64, width: Width, result: Option<ResultIndex> },
@@ -47,6 +48,8 @@ pub enum Kind {
     Wait { addr: u64, width: Width, value: u64, mask: u64, compare: Compare },
     /// A store of a value that is not modelled.
     Unknown { addr: u64, bytes: u64 },
+    /// The fetch of a batch that stands in memory of the scenario.
+    Fetch { addr: u64, bytes: u64 },
     /// A command that always faults.
     Bad,
 }
@@ -69,6 +72,8 @@ pub enum Use {
     Write,
     /// Does both.
     Atomic,
+    /// Fetches commands.
+    Fetch,
 }
 
 impl Access {
@@ -90,6 +95,7 @@ impl Access {
             Kind::Copy { src, dst, bytes } => {
                 vec![(*src, *bytes, Use::Read, 1), (*dst, *bytes, Use::Write, 1)]
             }
+            Kind::Fetch { addr, bytes } => vec![(*addr, *bytes, Use::Fetch, 8)],
             Kind::Bad => Vec::new(),
         }
     }
@@ -222,7 +228,7 @@ impl Expansion<'_> {
         let mut written: Vec<(u64, u64)> = self.list[from..]
             .iter()
             .flat_map(Access::ranges)
-            .filter(|(.., usage, _)| *usage != Use::Read)
+            .filter(|(.., usage, _)| matches!(usage, Use::Write | Use::Atomic))
             .map(|(addr, bytes, ..)| (addr, bytes))
             .collect();
         written.sort_unstable();

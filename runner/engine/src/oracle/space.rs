@@ -11,7 +11,6 @@
 
 use super::clock::{Clock, Clocks, Event};
 use super::history::{Dated, prune, visible};
-use super::memory::Origin;
 use super::ranges::RangeMap;
 use super::value::Object;
 use fencepost_fixtures::Errno;
@@ -111,7 +110,6 @@ pub enum Translation {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placed {
     pub(super) at: Event,
-    pub(super) origin: Origin,
     pub(super) certain: bool,
     pub(super) to: Translation,
 }
@@ -168,9 +166,9 @@ pub struct Call(u64);
 impl Space {
     /// An empty VM of addresses [`start`, `end`) with a hole (start, end) kept from binds.
     #[must_use]
-    pub fn new(start: u64, end: u64, hole: Option<(u64, u64)>, at: Event, origin: Origin) -> Self {
+    pub fn new(start: u64, end: u64, hole: Option<(u64, u64)>, at: Event) -> Self {
         let mut translations = RangeMap::default();
-        let nothing = Placed { at, origin, certain: true, to: Translation::None };
+        let nothing = Placed { at, certain: true, to: Translation::None };
         translations.insert(0, u64::MAX, vec![nothing]);
         Self {
             start,
@@ -199,6 +197,7 @@ impl Space {
             layout: &self.layout,
             changes: RangeMap::default(),
             sparse: self.sparse.clone(),
+            removed: RangeMap::default(),
         };
         for (index, op) in ops.iter().enumerate() {
             plan.touched.extend(trial.touched(op));
@@ -240,15 +239,9 @@ impl Space {
 
     /// A call is about to be made: its translations may be in place from now on. `events` are
     /// those of its operations.
-    pub(super) fn begin(
-        &mut self,
-        plan: &Plan,
-        ops: &[Op],
-        events: &[Event],
-        origin: Origin,
-    ) -> Call {
+    pub(super) fn begin(&mut self, plan: &Plan, ops: &[Op], events: &[Event]) -> Call {
         for (op, start, end, to) in &plan.writes {
-            let placed = Placed { at: events[*op], origin, certain: false, to: *to };
+            let placed = Placed { at: events[*op], certain: false, to: *to };
             for (.., history) in self.translations.within_mut(*start, *end) {
                 history.push(placed);
             }
@@ -306,6 +299,7 @@ impl Space {
                 layout: &self.layout,
                 changes: RangeMap::default(),
                 sparse: std::mem::take(&mut self.sparse),
+                removed: RangeMap::default(),
             };
             // A refusal here means that a contested call got in between: those addresses are unsure.
             let _ = trial.apply(index, op, &mut plan);
@@ -376,6 +370,8 @@ struct Trial<'a> {
     /// What differs from the layout: a mapping, or none any more.
     changes: RangeMap<Option<Mapped>>,
     sparse: RangeMap<()>,
+    /// Regions that this call removes: their range is taken until the page tables are written.
+    removed: RangeMap<()>,
 }
 
 impl Trial<'_> {
@@ -459,6 +455,9 @@ impl Trial<'_> {
         if self.sparse.overlapping(start, end).any(crosses) {
             return Err(Errno::ENOSPC);
         }
+        if self.removed.overlapping(start, end).next().is_some() {
+            return Err(Errno::EINVAL);
+        }
         self.changes.insert(start, end, Some(mapped));
         let to = match mapped.object {
             Some((object, shift)) => {
@@ -489,7 +488,8 @@ impl Trial<'_> {
         end: u64,
         plan: &mut Plan,
     ) -> Result<(), Errno> {
-        if self.sparse.overlapping(start, end).next().is_some() {
+        let taken = |map: &RangeMap<()>| map.overlapping(start, end).next().is_some();
+        if taken(&self.sparse) || taken(&self.removed) {
             return Err(Errno::EEXIST);
         }
         if !self.mapped(start, end).is_empty() {
@@ -512,6 +512,7 @@ impl Trial<'_> {
             return Err(Errno::ENOENT);
         }
         self.sparse.remove(start, end);
+        self.removed.insert(start, end, ());
         self.unmap(index, start, end, plan);
         Ok(())
     }

@@ -18,7 +18,7 @@ impl World {
         let mut clocks = Clocks::default();
         let line = clocks.timeline();
         let at = clocks.tick(line);
-        Self { clocks, line, space: Space::new(0, 1 << 40, Some((900 * K, 910 * K)), at, 0) }
+        Self { clocks, line, space: Space::new(0, 1 << 40, Some((900 * K, 910 * K)), at) }
     }
 
     /// Makes a call of these operations; gives what the model refuses it with.
@@ -28,7 +28,7 @@ impl World {
             return Err(errno);
         }
         let events: Vec<Event> = ops.iter().map(|_| self.clocks.tick(self.line)).collect();
-        let call = self.space.begin(&plan, ops, &events, 0);
+        let call = self.space.begin(&plan, ops, &events);
         let contested = self.space.end(call, true, &self.clocks, &Clock::default());
         assert!(!contested, "one call at a time");
         Ok(())
@@ -182,6 +182,10 @@ fn sparse_regions_follow_nouveau() {
     assert_eq!(world.leads(12), Translation::Zero { readonly: false }, "sparse again");
     assert_eq!(world.leads(9), Translation::None);
     assert_eq!(world.bind(&[unmap_sparse(10, 19)]), Err(Errno::ENOENT), "not exactly it");
+    let again = [unmap_sparse(10, 20), map(0, 10, 11, 0)];
+    assert_eq!(world.bind(&again), Err(Errno::EINVAL), "its range is taken in that call");
+    let again = [unmap_sparse(10, 20), sparse(10, 20)];
+    assert_eq!(world.bind(&again), Err(Errno::EEXIST));
     world.bind(&[unmap_sparse(10, 20)]).expect("exactly it");
     assert_eq!(world.leads(13), Translation::None);
     assert_eq!(world.layout(), "30-31:a0", "what was inside went with it");
@@ -208,10 +212,10 @@ fn calls_in_flight_on_the_same_addresses_leave_them_unsure() {
     let mut world = World::new();
     let (one, two) = ([map(0, 0, 4, 0)], [map(1, 2, 6, 0)]);
     let other = world.clocks.timeline();
-    let mut begin = |world: &mut World, ops: &[Op], line| {
+    let begin = |world: &mut World, ops: &[Op], line| {
         let plan = world.space.plan(ops, &|_| SIZE);
         let events = [world.clocks.tick(line)];
-        world.space.begin(&plan, ops, &events, 0)
+        world.space.begin(&plan, ops, &events)
     };
     let line = world.line;
     let first = begin(&mut world, &one, line);
@@ -231,7 +235,7 @@ fn a_refused_call_leaves_no_translation() {
     let ops = [map(0, 0, 4, 0)];
     let plan = world.space.plan(&ops, &|_| SIZE);
     let events = [world.clocks.tick(world.line)];
-    let call = world.space.begin(&plan, &ops, &events, 0);
+    let call = world.space.begin(&plan, &ops, &events);
     world.space.end(call, false, &world.clocks, &Clock::default());
     assert_eq!(world.leads(1), Translation::None);
     assert_eq!(world.layout(), "");

@@ -1,0 +1,336 @@
+//! A whole test: from opening the device to its leak counters. Owns the order of things.
+
+use super::actor::{Actor, Done, LAST_WAIT, Stop};
+use super::stage::{Stage, all};
+use crate::lang::ast::{self, Test};
+use crate::lang::step::{Action, Step};
+use crate::seed::Random;
+use fencepost_fixtures::device::{self as dev, Client, Device};
+use fencepost_results::{Failure, Outcome, Report, Verdict};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// What a test runs with.
+pub struct Setting<'t> {
+    /// The test.
+    pub test: &'t Test,
+    /// The text that it comes from, for excerpts.
+    pub text: &'t str,
+    /// The device.
+    pub device: &'t dyn Device,
+    /// The test's seed.
+    pub seed: u64,
+    /// Where reports go, the outcome excepted.
+    pub sink: &'t (dyn Fn(Report) + Sync),
+}
+
+/// Runs a test and judges it.
+#[must_use]
+pub fn run(setting: &Setting<'_>) -> Outcome {
+    let test = setting.test;
+    let missing = setting.device.caps().missing(test.needs.iter().map(String::as_str));
+    if !missing.is_empty() {
+        let reason = format!("the device has no {}", missing.join(", "));
+        return Outcome { verdict: Verdict::Skip, reason: Some(reason) };
+    }
+    let watch = Leaks::before(setting.device);
+    let (stage, main) = Stage::new(test, setting.text, setting.device, setting.seed, setting.sink);
+    let mut director =
+        Actor::new(&stage, "setup", &test.clients[0].name, main, Random::new(setting.seed, 0));
+    let missing = play(&mut director, setting.seed);
+    director.send_latencies();
+    director.drop_probes(None);
+    let closed = Instant::now();
+    for client in all(&stage.names.clients) {
+        let name = client.name.clone();
+        drop(client);
+        director.close_client(&name);
+    }
+    drop(director);
+    let failure = stage.first_failure();
+    drop(stage);
+    let leak = watch.and_then(|watch| watch.after(closed));
+    judge(failure, leak, missing.unwrap_or_default(), setting.sink)
+}
+
+/// The verdict from what was found.
+fn judge(
+    failure: Option<Failure>,
+    leak: Option<Failure>,
+    missing: Vec<String>,
+    sink: &(dyn Fn(Report) + Sync),
+) -> Outcome {
+    if let Some(leak) = &leak {
+        sink(Report::Failure(leak.clone()));
+    }
+    if let Some(failure) = failure.or(leak) {
+        let line = failure.step.as_ref().filter(|step| step.line > 0);
+        let place = line.map_or_else(String::new, |step| format!("line {}: ", step.line));
+        let Failure { what, expected, seen, .. } = failure;
+        let reason = format!("{place}{what}: expected {expected}, saw {seen}");
+        return Outcome { verdict: Verdict::Fail, reason: Some(reason) };
+    }
+    if missing.is_empty() {
+        return Outcome { verdict: Verdict::Pass, reason: None };
+    }
+    Outcome { verdict: Verdict::Inconclusive, reason: Some(missing.join("; ")) }
+}
+
+/// Setup, rounds, evidence. Gives what evidence was missing.
+fn play(director: &mut Actor<'_, '_>, seed: u64) -> Done<Vec<String>> {
+    let stage = director.stage;
+    let test = stage.test;
+    director.set_up()?;
+    director.run(&test.setup)?;
+    director.close_jobs()?;
+    let has_counters = stage.device.caps().has("counters");
+    note_base(director, has_counters)?;
+    let mut now = BTreeMap::new();
+    for round in 0..u64::from(test.rounds) {
+        if round > 0 {
+            reset_memory(director)?;
+        }
+        act(director, seed, round)?;
+        director.name = "after".into();
+        director.run(&test.after)?;
+        director.close_jobs()?;
+        if has_counters {
+            // Before the expectations, whose own reads must not count as evidence.
+            now = director.counters()?;
+        }
+        director.name = "expect".into();
+        director.check_all(&test.expect)?;
+    }
+    check_end(director)?;
+    let mut missing = director.weigh_evidence(&test.evidence, &now)?;
+    let sometimes = stage.sometimes.lock().unwrap_or_else(|p| p.into_inner());
+    for (line, _) in sometimes.iter().filter(|(_, held)| !**held) {
+        missing.push(format!("line {line}: what must happen sometimes never did"));
+    }
+    Ok(missing)
+}
+
+fn note_base(director: &mut Actor<'_, '_>, has_counters: bool) -> Done {
+    let stage = director.stage;
+    if has_counters {
+        let counters = director.counters()?;
+        *stage.base.lock().unwrap_or_else(|p| p.into_inner()) = counters;
+    }
+    if stage.device.caps().has("fault_report") {
+        for vm in all(&stage.names.vms) {
+            let client = director.client_named(&vm.client)?;
+            if let Ok(log) = client.handle.faults(vm.vm, false) {
+                vm.faults_before.store(log.faults.len() as u64, Ordering::SeqCst);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every object's content is set back to what it was at first.
+fn reset_memory(director: &mut Actor<'_, '_>) -> Done {
+    let stage = director.stage;
+    stage.results.lock().unwrap_or_else(|p| p.into_inner()).clear();
+    for memory in all(&stage.names.memory) {
+        director.write_pattern(&memory)?;
+    }
+    Ok(())
+}
+
+/// One actor, with the number of its random stream.
+struct Role<'t> {
+    actor: &'t ast::Actor,
+    copy: u32,
+    stream: u64,
+}
+
+/// Starts all actors together and waits for their end.
+fn act(director: &mut Actor<'_, '_>, seed: u64, round: u64) -> Done {
+    let stage = director.stage;
+    let mut roles = Vec::new();
+    for actor in &stage.test.actors {
+        for copy in 0..actor.copies {
+            let stream = 1 + roles.len() as u64;
+            roles.push(Role { actor, copy, stream });
+        }
+    }
+    let count = roles.len() as u64;
+    let lines: Vec<u16> = {
+        let mut model = stage.model();
+        let lines = roles.iter().map(|_| model.start(director.line)).collect();
+        model.pause(director.line);
+        lines
+    };
+    let play = |(role, line): (&Role<'_>, u16)| {
+        // Each round has streams of its own.
+        let random = Random::new(seed, role.stream + round * count);
+        let name = match role.actor.copies {
+            1 => role.actor.name.clone(),
+            _ => format!("{}.{}", role.actor.name, role.copy),
+        };
+        let mut actor = Actor::new(stage, &name, &role.actor.client, line, random);
+        actor.vars.insert("copy".to_owned(), u64::from(role.copy));
+        perform_role(&mut actor, &role.actor.steps);
+    };
+    if let [role] = &roles[..] {
+        // Nobody to race with: no thread is needed.
+        play((role, lines[0]));
+    } else {
+        std::thread::scope(|scope| {
+            for (role, line) in roles.iter().zip(&lines) {
+                scope.spawn(|| play((role, *line)));
+            }
+        });
+    }
+    stage.model().join(director.line, &lines);
+    if stage.is_stopped() { Err(Stop::Failed) } else { Ok(()) }
+}
+
+fn perform_role(actor: &mut Actor<'_, '_>, steps: &[Step]) {
+    let ended = actor.run(steps);
+    if ended != Err(Stop::Failed) {
+        // What is in flight is judged too; a failure there is noted like any other.
+        let _ = actor.close_jobs();
+    }
+    actor.send_latencies();
+}
+
+/// When all is over the device must agree with the oracle about mappings and memory.
+fn check_end(director: &mut Actor<'_, '_>) -> Done {
+    for memory in all(&director.stage.names.memory) {
+        // What no CPU has mapped so far is not mapped for this alone.
+        if memory.view.get().is_some() {
+            director.cpu_survey(&memory)?;
+        }
+    }
+    for vm in all(&director.stage.names.vms) {
+        if !director.is_banned(&vm)? {
+            director.check_layout(&vm, "at the end")?;
+        }
+    }
+    Ok(())
+}
+
+impl Actor<'_, '_> {
+    /// Does what a step says, once; gives what the call answered.
+    pub(super) fn perform(&mut self, step: &Step) -> Done<Result<(), fencepost_fixtures::Errno>> {
+        match &step.action {
+            Action::CpuRead(read) => self.cpu_read(read),
+            Action::CpuWrite(write) => self.cpu_write(write),
+            Action::CpuFill(fill) => self.cpu_fill(fill),
+            Action::CpuAtomic(atomic) => self.cpu_atomic(atomic),
+            Action::CpuProgram { at, body } => self.cpu_program(step, at, body),
+            Action::CpuWait(wait) => self.cpu_wait(wait),
+            Action::Submit(submit) => self.submit(step, submit),
+            Action::Finish(finish) => self.finish(finish),
+            Action::Bind(bind) => self.bind(step, bind),
+            Action::Create(create) => self.create(step, create),
+            Action::Destroy(object) => self.destroy(step, object),
+            Action::Close(client) => self.close(client),
+            Action::Export { object, sync_file, fd } => self.export(step, object, *sync_file, fd),
+            Action::Import { fd, object, .. } => self.import(step, fd, object),
+            Action::Wait(wait) => self.wait(step, wait),
+            Action::Signal(points) => self.signal(step, points),
+            Action::Reset(names) => self.reset(step, names),
+            Action::Query(queries) => self.query(step, queries),
+            Action::Transfer { from, to } => self.transfer(step, from, to),
+            Action::WaitUserFence(wait) => self.wait_user_fence(step, wait),
+            Action::Poll { fd, timeout, ready } => self.poll(fd, *timeout, *ready),
+            Action::Inject { kind, nth } => {
+                let nth = self.value(nth)?;
+                self.inject(step, *kind, nth)
+            }
+            Action::DelayArm { point, timeout } => {
+                self.delay(step, point, dev::DelayAction::Arm(*timeout))
+            }
+            Action::DelayWait { point, timeout } => {
+                self.delay(step, point, dev::DelayAction::Wait(*timeout))
+            }
+            Action::DelayRelease(point) => self.delay(step, point, dev::DelayAction::Release),
+            Action::Evict(memory) => self.evict(step, memory.as_deref()),
+            Action::Abi(case) => self.abi(case),
+            Action::Fork(_) | Action::Kill(_) => self.broken("processes are not there yet"),
+            Action::Repeat { .. }
+            | Action::Choose(_)
+            | Action::Shuffle(_)
+            | Action::Barrier(_)
+            | Action::Check(_)
+            | Action::Exit(_) => self.broken("control flow has no answer"),
+        }
+    }
+
+    fn abi(&mut self, case: &str) -> Done<Result<(), fencepost_fixtures::Errno>> {
+        let stage = self.stage;
+        let outcome = match self.timed("abi.case", || stage.device.run_abi(case)) {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                return self.fail(&format!("uAPI case {case}"), "to run", &error.to_string());
+            }
+        };
+        let text = |errno: Option<fencepost_fixtures::Errno>| {
+            errno.map_or_else(|| "success".to_owned(), super::actor::errno_name)
+        };
+        if let Some(violation) = outcome.violations.first() {
+            let what = format!("uAPI case {case}");
+            return self.fail(&what, "nothing else to change", violation);
+        }
+        if !outcome.holds() {
+            let what = format!("uAPI case {case}");
+            return self.fail(&what, &text(outcome.expected), &text(outcome.seen));
+        }
+        Ok(Ok(()))
+    }
+}
+
+/// The leak check: what lives on the device before and after.
+struct Leaks {
+    client: Box<dyn Client>,
+    before: BTreeMap<String, u64>,
+}
+
+impl Leaks {
+    /// Looks before anything is made. None: the device does not count.
+    fn before(device: &dyn Device) -> Option<Self> {
+        if !device.caps().has("counters") {
+            return None;
+        }
+        let client = device.open().ok()?;
+        let before = live(&*client)?;
+        Some(Self { client, before })
+    }
+
+    /// Looks when all is closed. A close may take a moment to be worked off.
+    fn after(&self, closed: Instant) -> Option<Failure> {
+        const LOOK_EVERY: Duration = Duration::from_millis(1);
+        loop {
+            let now = live(&*self.client)?;
+            let grown = |(name, value): &(&String, &u64)| {
+                **value > self.before.get(*name).copied().unwrap_or(0)
+            };
+            let leaked: Vec<String> =
+                now.iter().filter(grown).map(|(name, value)| format!("{name} = {value}")).collect();
+            if leaked.is_empty() {
+                return None;
+            }
+            if closed.elapsed() > LAST_WAIT {
+                let was = |(name, value): (&String, &u64)| format!("{name} = {value}");
+                let before: Vec<String> = self.before.iter().map(was).collect();
+                return Some(Failure {
+                    step: None,
+                    what: "what lives on the device after all was closed".to_owned(),
+                    expected: "as before the test".to_owned(),
+                    seen: leaked.join(", "),
+                    details: vec![format!("before: {}", before.join(", "))],
+                });
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+fn live(client: &dyn Client) -> Option<BTreeMap<String, u64>> {
+    let mut counters = client.counters().ok()?;
+    counters.retain(|name, _| name.starts_with("live.") || name == "leaks");
+    Some(counters)
+}
