@@ -205,6 +205,21 @@ impl<T> Box<T> {
     }
 }
 
+impl<T, const N: usize> Box<[T; N]> {
+    /// An array of `N` values, made on the heap: large ones have no place on a kernel's stack.
+    ///
+    /// # Errors
+    /// [`AllocError`] without memory.
+    #[cfg_attr(debug_assertions, track_caller)]
+    pub fn filled(make: impl FnMut() -> T) -> Result<Self, AllocError> {
+        inject::allocation()?;
+        let mut all = vec::Vec::new();
+        all.try_reserve_exact(N).map_err(|_| AllocError)?;
+        all.resize_with(N, make);
+        all.into_boxed_slice().try_into().map(Self).map_err(|_| AllocError)
+    }
+}
+
 impl<T> Deref for Box<T> {
     type Target = T;
     fn deref(&self) -> &T {

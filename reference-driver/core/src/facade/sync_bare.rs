@@ -27,6 +27,11 @@ impl<T> Arc<T> {
     }
 }
 
+/// To drop one means something in every flavour.
+impl<T> Drop for Arc<T> {
+    fn drop(&mut self) {}
+}
+
 impl<T> Clone for Arc<T> {
     fn clone(&self) -> Self {
         match self.0 {}
@@ -72,6 +77,11 @@ impl<T> Mutex<T> {
 /// Holds a [`Mutex`] until it is dropped.
 #[must_use = "the lock is dropped with the guard"]
 pub struct MutexGuard<'a, T>(Infallible, PhantomData<&'a mut T>);
+
+/// To drop one means something in every flavour.
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {}
+}
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;

@@ -17,7 +17,7 @@ fn assert_dir(dir: &Dir, level: u32, nodes: &mut u64) {
     *nodes += 1;
     let used = dir.slots.iter().filter(|slot| !matches!(slot, Slot::Empty)).count();
     assert_eq!(dir.used as usize, used, "entries of a node at level {level}");
-    for slot in &dir.slots {
+    for slot in dir.slots.iter() {
         match slot {
             Slot::Empty => {}
             Slot::Page(pte) => assert!(!pte.is_empty() && !pte.is_memory() && !pte.is_group()),

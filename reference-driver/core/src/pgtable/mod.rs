@@ -174,7 +174,7 @@ impl PageTable {
     /// # Errors
     /// [`AllocError`] without memory for the root.
     pub fn new() -> Result<Self, AllocError> {
-        Ok(Self { root: Box::new(Dir::EMPTY)?, nodes: 0 })
+        Ok(Self { root: Dir::new()?, nodes: 0 })
     }
 
     /// Number of nodes, the root included.

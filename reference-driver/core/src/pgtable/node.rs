@@ -7,7 +7,7 @@
 //!   the node that splitting the page will need.
 
 use super::{Entry, Props, Target, SIZE_4K};
-use crate::facade::Box;
+use crate::facade::{AllocError, Box};
 use crate::gpuva::Span;
 use crate::host::{Aperture, Phys};
 
@@ -116,22 +116,27 @@ impl Pte {
     }
 }
 
+/// Entries of a node.
+pub(super) const ENTRIES: usize = 512;
+
 /// A node of 4 KiB entries.
 #[derive(Debug)]
 pub(super) struct Leaf {
     pub(super) used: u32,
-    pub(super) entries: [Pte; 512],
+    pub(super) entries: Box<[Pte; ENTRIES]>,
     /// Next node of a stock.
     pub(super) next: Option<Box<Leaf>>,
 }
 
 impl Leaf {
-    pub(super) const EMPTY: Self = Self { used: 0, entries: [Pte::EMPTY; 512], next: None };
+    pub(super) fn new() -> Result<Box<Self>, AllocError> {
+        Box::new(Self { used: 0, entries: Box::filled(|| Pte::EMPTY)?, next: None })
+    }
 
     /// Makes the leaf empty.
     pub(super) fn clear(&mut self) {
         self.used = 0;
-        self.entries = [Pte::EMPTY; 512];
+        self.entries.fill(Pte::EMPTY);
     }
 
     /// Makes the leaf stand for one 2 MiB page.
@@ -142,10 +147,10 @@ impl Leaf {
 
     /// Spreads one 2 MiB page over the leaf, in groups.
     pub(super) fn spread(&mut self, pte: Pte) {
-        for (index, entry) in (0..).zip(&mut self.entries) {
+        for (index, entry) in (0..).zip(self.entries.iter_mut()) {
             *entry = pte.plus(index * SIZE_4K).grouped();
         }
-        self.used = 512;
+        self.used = ENTRIES as u32;
     }
 
     /// Sets one entry and returns what it was.
@@ -187,14 +192,15 @@ pub(super) enum Slot {
 #[derive(Debug)]
 pub(super) struct Dir {
     pub(super) used: u32,
-    pub(super) slots: [Slot; 512],
+    pub(super) slots: Box<[Slot; ENTRIES]>,
     /// Next node of a stock.
     pub(super) next: Option<Box<Dir>>,
 }
 
 impl Dir {
-    pub(super) const EMPTY: Self =
-        Self { used: 0, slots: [const { Slot::Empty }; 512], next: None };
+    pub(super) fn new() -> Result<Box<Self>, AllocError> {
+        Box::new(Self { used: 0, slots: Box::filled(|| Slot::Empty)?, next: None })
+    }
 
     /// Sets one entry and returns what it was.
     pub(super) fn set(&mut self, index: usize, slot: Slot) -> Slot {
@@ -211,9 +217,9 @@ impl Dir {
 
     /// Spreads one NULL or sparse page over the node.
     pub(super) fn spread(&mut self, pte: Pte) {
-        for slot in &mut self.slots {
+        for slot in self.slots.iter_mut() {
             *slot = Slot::Page(pte);
         }
-        self.used = 512;
+        self.used = ENTRIES as u32;
     }
 }

@@ -69,10 +69,10 @@ impl Stock {
     /// [`AllocError`]; what was allocated until then stays in the stock.
     pub fn fill(&mut self, need: Need) -> Result<(), AllocError> {
         while self.have.dirs < need.dirs {
-            self.put_dir(Box::new(Dir::EMPTY)?);
+            self.put_dir(Dir::new()?);
         }
         while self.have.leaves < need.leaves {
-            self.put_leaf(Box::new(Leaf::EMPTY)?);
+            self.put_leaf(Leaf::new()?);
         }
         Ok(())
     }

@@ -147,8 +147,8 @@ impl Change<'_> {
         self.done.pages[2] += 1;
         let new = match dir.take(index) {
             Slot::Leaf(mut leaf) => {
-                for (delta, old) in (0..).step_by(SIZE_4K as usize).zip(leaf.entries) {
-                    self.replaced(old, pte.plus(delta));
+                for (delta, old) in (0..).step_by(SIZE_4K as usize).zip(leaf.entries.iter()) {
+                    self.replaced(*old, pte.plus(delta));
                 }
                 self.nodes -= 1;
                 leaf.fold(pte);
