@@ -13,6 +13,7 @@
 #![expect(unsafe_code, reason = "the transport is made of system calls and shared memory")]
 
 mod arena;
+mod bare;
 mod device;
 mod files;
 mod gpu;
@@ -29,6 +30,8 @@ mod threads;
 mod wait;
 mod world;
 
+#[doc(hidden)]
+pub use bare::spawn_bare;
 pub use device::{Config, Device, Leaks};
 pub use probe::{Probe, probe};
 pub use spawn::Child;
