@@ -126,6 +126,11 @@ impl Device {
         Leaks { objects, descriptors, stragglers, panic: self.panicked() }
     }
 
+    /// What is behind it, for this crate's tests.
+    pub(crate) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
     /// Waits for the clients' end, killing those that stay.
     fn end_clients(&self) -> usize {
         // Threads end with their clients, which the kernel tells right after the exit.

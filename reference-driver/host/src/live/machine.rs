@@ -117,6 +117,11 @@ impl Machine {
         })
     }
 
+    /// Makes the driver panic, for tests of what follows.
+    pub(crate) fn break_driver(&self, message: &str) {
+        let _dead: Result<(), Errno> = self.call(|_| panic!("{message}"));
+    }
+
     /// Ends all waits and workers.
     pub(crate) fn end(&self) {
         self.world().over.store(true, Ordering::SeqCst);

@@ -31,7 +31,7 @@ mod wait;
 mod world;
 
 #[doc(hidden)]
-pub use bare::spawn_bare;
+pub use bare::{break_driver, refuse_calls, spawn_bare};
 pub use device::{Config, Device, Leaks};
 pub use probe::{Probe, probe};
 pub use spawn::Child;

@@ -56,6 +56,18 @@ pub(crate) fn program() -> Vec<libc::sock_filter> {
     program
 }
 
+/// A program that refuses calls with `EPERM`, or `ENOSYS` for `clone3`.
+pub(crate) fn refusing(calls: &[i64]) -> Vec<libc::sock_filter> {
+    let mut program = vec![statement(LOAD, NR)];
+    for nr in calls {
+        let errno = if *nr == libc::SYS_clone3 { libc::ENOSYS } else { libc::EPERM };
+        let refuse = statement(RETURN, libc::SECCOMP_RET_ERRNO | errno.cast_unsigned());
+        block(&mut program, *nr, &[refuse]);
+    }
+    program.push(ALLOW);
+    program
+}
+
 /// Appends `body`, which must return on every path, for one call; other calls skip it.
 fn block(program: &mut Vec<libc::sock_filter>, nr: i64, body: &[libc::sock_filter]) {
     let skip = u8::try_from(body.len()).expect("a block of less than 256 instructions");

@@ -138,6 +138,25 @@ pub(crate) fn confine(program: &[libc::sock_filter], socket: BorrowedFd<'_>) -> 
     super::fd::send(socket, listener.as_fd())
 }
 
+/// Installs a program without notifications on the calling thread.
+pub(crate) fn confine_plainly(program: &[libc::sock_filter]) -> io::Result<()> {
+    install(program, 0).map(drop)
+}
+
+/// Gives the descriptor that the flags ask for, or 0.
+fn install(program: &[libc::sock_filter], flags: libc::c_ulong) -> io::Result<i32> {
+    let len =
+        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+    let raw = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: plain numbers.
+    done_io(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+    // SAFETY: `raw` describes `program`, which the kernel only reads, within the call.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const raw)
+    };
+    done_io(i32::try_from(fd).unwrap_or(-1))
+}
+
 fn done(result: i32) -> Result<i32, i32> {
     if result < 0 { Err(errno()) } else { Ok(result) }
 }
