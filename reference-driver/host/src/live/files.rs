@@ -16,7 +16,7 @@ use std::ffi::CString;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLockReadGuard};
 
 use fencepost_core::host::{FdKind, FdRef};
 use nix::errno::Errno;
@@ -25,6 +25,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
 
+use super::spawn;
 use super::sys::fd;
 use super::threads::{Info, Threads};
 
@@ -79,6 +80,8 @@ pub(crate) struct Made {
     pub(crate) number: u64,
     /// The host's copy.
     pub(crate) fd: OwnedFd,
+    /// Dropped after the copy.
+    _no_fork: RwLockReadGuard<'static, ()>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -114,17 +117,19 @@ impl Files {
         if number >= MAX {
             return Err(Errno::ENFILE);
         }
+        let no_fork = spawn::no_fork();
         let keep = OFlag::O_ACCMODE | OFlag::O_NONBLOCK | OFlag::O_APPEND;
         let fd = open(self.path(), flags & keep | OFlag::O_CLOEXEC, Mode::empty())?;
         lseek(&fd, (number << SHIFT).cast_signed(), Whence::SeekSet)?;
         let writable = flags & OFlag::O_ACCMODE != OFlag::O_RDONLY;
         fd::mark(fd.as_fd(), number, writable)?;
         lock(&self.open).insert(number, what);
-        Ok(Made { number, fd })
+        Ok(Made { number, fd, _no_fork: no_fork })
     }
 
     /// Makes a sync file; its signal may have come already.
     pub(crate) fn create_sync_file(&self, id: u64) -> Result<Made, Errno> {
+        let no_fork = spawn::no_fork();
         let (read, signal) = io::pipe()
             .map_err(|error| error.raw_os_error().map_or(Errno::ENFILE, Errno::from_raw))?;
         let read = OwnedFd::from(read);
@@ -138,7 +143,7 @@ impl Files {
         files.mount = info.mount;
         files.by_inode.insert(info.inode, file);
         self.pipes.fetch_add(1, Ordering::Relaxed);
-        Ok(Made { number: info.inode, fd: read })
+        Ok(Made { number: info.inode, fd: read, _no_fork: no_fork })
     }
 
     /// Forgets a description that no client got.

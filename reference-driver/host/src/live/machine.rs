@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -51,9 +51,10 @@ pub(crate) struct Machine {
     watched: OnceLock<Result<(), nix::errno::Errno>>,
     /// Processes that were spawned.
     roots: Mutex<Vec<i32>>,
-    /// Events of the reaper, and how many of them were looked after.
-    closings: AtomicU64,
-    collected: Mutex<u64>,
+    /// Something was closed a short while ago.
+    recent: AtomicBool,
+    /// Held while closed descriptions are looked for and released.
+    collecting: Mutex<()>,
     panic: OnceLock<String>,
     this: Weak<Machine>,
 }
@@ -83,8 +84,8 @@ impl Machine {
             started: OnceLock::new(),
             watched: OnceLock::new(),
             roots: Mutex::default(),
-            closings: AtomicU64::new(0),
-            collected: Mutex::default(),
+            recent: AtomicBool::new(false),
+            collecting: Mutex::default(),
             panic: OnceLock::new(),
             this: Weak::clone(this),
         }))
@@ -184,8 +185,12 @@ impl Machine {
 
     /// Gives a new node to the caller.
     fn hand_over(&self, port: &Port, call: &Call, made: Made, cloexec: bool) -> Answer {
-        match port.listener.answer_fd(call.id, made.fd.as_fd(), cloexec) {
-            Ok(_) => Answer::Sent,
+        match port.listener.install(call.id, made.fd.as_fd(), cloexec) {
+            // Our copy is closed before the caller goes on, so that the caller's close is the last.
+            Ok(fd) => {
+                drop(made);
+                Answer::Value(fd.into())
+            }
             Err(code) => {
                 let number = made.number;
                 self.world().files.discard(What::Node, made);
@@ -231,9 +236,7 @@ impl Machine {
         let is = |other: u32| ioctl::nr(request) == ioctl::nr(other);
         let world = self.world();
         // The caller may have closed something before.
-        if world.files.len() > 1 {
-            self.catch_up();
-        }
+        self.catch_up();
         if is(QUERY) {
             self.forget_unmapped();
         }
@@ -277,7 +280,13 @@ impl Machine {
         }
         let file = lock(&self.nodes).get(&number).map(|node| node.file.clone());
         let file = file.ok_or(Errno::NODEV)?;
-        let mapping = self.call(|driver| driver.mmap(&file, offset, len))??;
+        let mut mapping = self.call(|driver| driver.mmap(&file, offset, len))?;
+        if mapping.as_ref().err() == Some(&Errno::ACCES) {
+            // The object may be there only because we do not know yet that it was unmapped.
+            self.forget_unmapped();
+            mapping = self.call(|driver| driver.mmap(&file, offset, len))?;
+        }
+        let mapping = mapping?;
         self.world().note_mapped(mapping.mem);
         let replaced = lock(&self.nodes)
             .get_mut(&number)
@@ -292,9 +301,10 @@ impl Machine {
 
     /// Looks after everything that was closed so far.
     fn catch_up(&self) {
-        let events = reaper::is_pending() || self.world().files.has_silent();
-        let counted = self.closings.load(Ordering::SeqCst);
-        if events || *lock(&self.collected) < counted {
+        // An event is either unread or noted: in this order none is missed. What others have found is
+        // no longer among the files, but they may still be at it.
+        let pending = reaper::is_pending() || self.recent.load(Ordering::SeqCst);
+        if pending || self.world().files.has_silent() || self.collecting.try_lock().is_err() {
             self.collect();
         }
     }
@@ -444,16 +454,14 @@ impl Service for Machine {
 impl Owner for Machine {
     fn collect(&self) {
         // Held to the end: who comes meanwhile must find everything done.
-        let mut collected = lock(&self.collected);
-        let counted = self.closings.load(Ordering::SeqCst);
+        let _collecting = lock(&self.collecting);
         let files = &self.world().files;
         for (number, what) in files.take_closed(self.world().arena.memfd()) {
             self.release(number, what);
         }
-        *collected = counted;
     }
 
-    fn closings(&self) -> &AtomicU64 {
-        &self.closings
+    fn note(&self, recent: bool) {
+        self.recent.store(recent, Ordering::SeqCst);
     }
 }

@@ -2,13 +2,13 @@
 //! the number of instances a user may have is small, devices are many.
 //!
 //! The kernel reports that some description of a memfd was closed, not which, and does so shortly
-//! before it drops the locks by which the host tells. Hence the second looks. Who needs to be
-//! exact, because a client's own close came before its next call, asks [`is_pending`] and looks itself:
-//! then the locks are gone, since the client's system call has ended.
+//! before it drops the locks by which the host tells. Hence the further looks. Who needs to be
+//! exact, because a client's own close came before its next call, looks itself when an event is
+//! unread ([`is_pending`]) or was read a short while ago ([`Owner::note`]): then the locks are gone, since
+//! the client's system call has ended.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use nix::errno::Errno;
@@ -17,21 +17,22 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 
 use super::sys::fd;
 
-/// When the thread looks again after an event, in milliseconds.
-const AGAIN: [u16; 3] = [1, 10, 100];
+/// When the thread looks again after an event, in milliseconds; the sum is how long an event counts
+/// as recent.
+const AGAIN: [u16; 4] = [1, 10, 100, 500];
 
 /// Somebody whose descriptions get closed.
 pub(crate) trait Owner: Send + Sync + 'static {
     /// Looks for descriptions that are gone.
     fn collect(&self);
 
-    /// Counts events.
-    fn closings(&self) -> &AtomicU64;
+    /// Hears that an event was read now, or that the last one is long ago.
+    fn note(&self, recent: bool);
 }
 
 struct Reaper {
     inotify: Inotify,
-    /// Held while events are read and counted.
+    /// Held while events are read and noted.
     owners: Mutex<HashMap<WatchDescriptor, Weak<dyn Owner>>>,
 }
 
@@ -66,26 +67,30 @@ pub(crate) fn watch(path: &std::ffi::CStr, owner: Weak<dyn Owner>) -> Result<(),
 /// Whether there are events that nobody has read: everybody should look.
 pub(crate) fn is_pending() -> bool {
     let Ok(reaper) = reaper() else { return true };
-    let _counting = reaper.owners.lock().unwrap_or_else(PoisonError::into_inner);
+    let _noting = reaper.owners.lock().unwrap_or_else(PoisonError::into_inner);
     fd::unread(reaper.inotify.as_fd()) > 0
 }
 
 impl Reaper {
     fn run(&self) {
-        let mut looked: Vec<Arc<dyn Owner>> = Vec::new();
+        // Weak: a device that ended meanwhile needs no looks.
+        let mut looked: Vec<Weak<dyn Owner>> = Vec::new();
         let mut round = 0;
         loop {
             let timeout = match AGAIN.get(round) {
                 Some(ms) if !looked.is_empty() => PollTimeout::from(*ms),
                 _ => {
-                    looked.clear();
+                    looked
+                        .drain(..)
+                        .filter_map(|owner| owner.upgrade())
+                        .for_each(|owner| owner.note(false));
                     PollTimeout::NONE
                 }
             };
             match fd::ready(self.inotify.as_fd(), PollFlags::POLLIN, timeout) {
                 Ok(true) => {
-                    for owner in self.count() {
-                        if !looked.iter().any(|known| Arc::ptr_eq(known, &owner)) {
+                    for owner in self.read() {
+                        if !looked.iter().any(|known| Weak::ptr_eq(known, &owner)) {
                             looked.push(owner);
                         }
                     }
@@ -95,16 +100,16 @@ impl Reaper {
                 // Without memory for poll: those who need to know look themselves.
                 Err(_) => return,
             }
-            for owner in &looked {
+            for owner in looked.iter().filter_map(Weak::upgrade) {
                 owner.collect();
             }
         }
     }
 
-    /// Reads the events and counts them with their owners.
-    fn count(&self) -> Vec<Arc<dyn Owner>> {
+    /// Reads the events and tells their owners.
+    fn read(&self) -> Vec<Weak<dyn Owner>> {
         let mut owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut touched: Vec<Arc<dyn Owner>> = Vec::new();
+        let mut touched: Vec<Weak<dyn Owner>> = Vec::new();
         for event in self.inotify.read_events().unwrap_or_default() {
             if event.mask.contains(AddWatchFlags::IN_IGNORED) {
                 owners.remove(&event.wd);
@@ -113,8 +118,8 @@ impl Reaper {
             let lost = event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW);
             let concerned = owners.iter().filter(|(watch, _)| lost || **watch == event.wd);
             for owner in concerned.filter_map(|(_, owner)| owner.upgrade()) {
-                owner.closings().fetch_add(1, Ordering::SeqCst);
-                touched.push(owner);
+                owner.note(true);
+                touched.push(Arc::downgrade(&owner));
             }
         }
         touched

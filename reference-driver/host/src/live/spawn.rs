@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use nix::poll::{PollFlags, PollTimeout};
@@ -14,6 +14,22 @@ use super::serve::{self, Ends, Service};
 use super::sys::{fd, filter, notify};
 
 static PROGRAM: LazyLock<Vec<libc::sock_filter>> = LazyLock::new(filter::program);
+
+/// Held for reading while this process has a copy of a client's description, for writing while it
+/// forks: a fork in between would copy it, and keep it open up to its exec.
+static FORK: RwLock<()> = RwLock::new(());
+
+/// Keeps forks away as long as the guard lives.
+pub(crate) fn no_fork() -> RwLockReadGuard<'static, ()> {
+    FORK.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs `f`, which may fork: a program that holds live devices should start other processes within
+/// this, else a client's close may take effect late.
+pub fn forking<R>(f: impl FnOnce() -> R) -> R {
+    let _alone = FORK.write().unwrap_or_else(PoisonError::into_inner);
+    f()
+}
 
 /// A process that sees the device. Dropping it kills and reaps the process.
 ///
@@ -50,7 +66,7 @@ pub(crate) fn spawn(
     // SAFETY: between fork and exec the closure only makes system calls; it neither allocates nor
     // takes a lock (`PROGRAM` was built above).
     unsafe { command.pre_exec(enter) };
-    let process = command.spawn()?;
+    let process = forking(|| command.spawn())?;
     let ended = fd::pidfd(process.id());
     let mut process = process;
     match ended {

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Duration;
 
-use fencepost_host::live::{Child, Config, Device, break_driver, probe, refuse_calls};
+use fencepost_host::live::{Child, Config, Device, break_driver, forking, probe, refuse_calls};
 use fencepost_uapi::command as c;
 use fencepost_uapi::fencepost::COUNTERS;
 use nix::errno::Errno;
@@ -329,7 +329,8 @@ fn wait_with_a_limit() {
 fn stragglers_end_with_the_device() {
     let device = device();
     let mut client = talk(&device, "orphan");
-    // Its lines end when the orphan ends as well; the orphan reads what we never write.
+    // The orphan reads what we never write: waiting must not close it.
+    let _stdin = client.child.process_mut().stdin.take();
     let status = client.child.wait_timeout(LONG).expect("wait").expect("an end in time");
     assert!(status.success(), "{status}");
     assert_eq!(counter(&device, "live.files"), 1, "the orphan's");
@@ -342,7 +343,7 @@ fn stragglers_end_with_the_device() {
 
 /// Starts a runner that starts a client with this role; gives the runner and the client's first line.
 fn start_runner(role: &str) -> (Process, BufReader<std::process::ChildStdout>, String) {
-    let mut runner = this("runner").arg(role).spawn().expect("spawn");
+    let mut runner = forking(|| this("runner").arg(role).spawn()).expect("spawn");
     let mut out = BufReader::new(runner.stdout.take().expect("piped"));
     let mut line = String::new();
     out.read_line(&mut line).expect("a line of the client");
@@ -352,9 +353,11 @@ fn start_runner(role: &str) -> (Process, BufReader<std::process::ChildStdout>, S
 fn death_of_the_host_fails_calls() {
     let (mut runner, mut out, line) = start_runner("lost");
     assert!(line.starts_with("ready "), "{line}");
+    // Waiting would close it.
+    let mut stdin = runner.stdin.take().expect("piped");
     runner.kill().expect("kill");
     runner.wait().expect("wait");
-    writeln!(runner.stdin.take().expect("piped"), "go").expect("a client that listens");
+    writeln!(stdin, "go").expect("a client that listens");
     let mut said = String::new();
     out.read_to_string(&mut said).expect("the client's last words");
     assert_eq!(said.trim(), "call Err(ENOSYS), open Err(Some(38))");
@@ -413,7 +416,7 @@ fn probes_agree_with_what_works() {
 
 /// A runner under a filter like a container's.
 fn under(profile: &str) {
-    let mut runner = this("confined").arg(profile).spawn().expect("spawn");
+    let mut runner = forking(|| this("confined").arg(profile).spawn()).expect("spawn");
     let status = runner.wait().expect("wait");
     assert!(status.success(), "{profile}: {status}");
 }
@@ -427,7 +430,7 @@ fn without_privileges() {
     const NOBODY: u32 = 65534;
     let mut command = this("all");
     command.uid(NOBODY).gid(NOBODY).current_dir("/");
-    match command.spawn() {
+    match forking(|| command.spawn()) {
         Ok(mut runner) => {
             let status = runner.wait().expect("wait");
             assert!(status.success(), "{status}");

@@ -28,8 +28,6 @@ pub(crate) enum Answer {
     Error(i32),
     /// The kernel runs the call as if nobody had asked.
     Continue,
-    /// Already answered, by an injected descriptor.
-    Sent,
 }
 
 /// The host's end of a filter.
@@ -67,7 +65,6 @@ impl Listener {
             Answer::Value(val) => (val, 0, 0),
             Answer::Error(errno) => (0, -errno, 0),
             Answer::Continue => (0, 0, libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32),
-            Answer::Sent => return Ok(()),
         };
         let mut raw = libc::seccomp_notif_resp { id, val, error, flags };
         // SAFETY: the record has the size that the request number states.
@@ -77,18 +74,9 @@ impl Listener {
 
     /// Puts a copy of `fd` into the caller, which goes on waiting; gives its number there.
     pub(crate) fn install(&self, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> Result<i32, i32> {
-        self.add(id, fd, cloexec, 0)
-    }
-
-    /// Puts a copy of `fd` into the caller and answers the call with its number.
-    pub(crate) fn answer_fd(&self, id: u64, fd: BorrowedFd<'_>, cloexec: bool) -> Result<i32, i32> {
-        self.add(id, fd, cloexec, libc::SECCOMP_ADDFD_FLAG_SEND as u32)
-    }
-
-    fn add(&self, id: u64, fd: BorrowedFd<'_>, cloexec: bool, flags: u32) -> Result<i32, i32> {
         let raw = libc::seccomp_notif_addfd {
             id,
-            flags,
+            flags: 0,
             srcfd: fd.as_raw_fd().cast_unsigned(),
             newfd: 0,
             newfd_flags: if cloexec { libc::O_CLOEXEC as u32 } else { 0 },
