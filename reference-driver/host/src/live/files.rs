@@ -11,7 +11,7 @@
 //! A sync file is the read end of a pipe, because it must poll: its number is the inode's, it signals by
 //! a byte, and the write end sees when the last reader is gone.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::CString;
 use std::io::{self, PipeWriter, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -44,6 +44,16 @@ pub(crate) enum What {
     Object(FdKind, u64),
 }
 
+/// What a client's descriptor turned out to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    /// Names the description.
+    pub(crate) number: u64,
+    pub(crate) what: What,
+    /// Tells the calling thread from a later one with the same id.
+    pub(crate) serial: u32,
+}
+
 /// A sync file.
 struct SyncFile {
     /// The driver's number.
@@ -58,7 +68,7 @@ pub(crate) struct Files {
     /// The lines of fdinfo that every description of the memfd has: mount and inode.
     place: (u64, u64),
     next: AtomicU64,
-    open: Mutex<HashMap<u64, What>>,
+    open: Mutex<BTreeMap<u64, What>>,
     /// Sync files by inode number of their pipe.
     sync_files: Mutex<SyncFiles>,
     /// Number of sync files, to be read without the lock.
@@ -179,25 +189,28 @@ impl Files {
         threads: &Threads,
         tid: i32,
         fd: i32,
-    ) -> Result<Option<(u64, What)>, Errno> {
-        let info = threads.info(tid, fd)?;
+    ) -> Result<Option<Identity>, Errno> {
+        let (info, serial) = threads.info(tid, fd)?;
         if (info.mount, info.inode) == self.place {
             let number = info.position >> SHIFT;
             let what = lock(&self.open).get(&number).copied();
-            return Ok(what.map(|what| (number, what)));
+            return Ok(what.map(|what| Identity { number, what, serial }));
         }
         if self.pipes.load(Ordering::Relaxed) == 0 {
             return Ok(None);
         }
         let files = lock(&self.sync_files);
         let file = files.by_inode.get(&info.inode).filter(|_| info.mount == files.mount);
-        Ok(file.map(|file| (info.inode, What::Object(FdKind::SyncFile, file.id))))
+        Ok(file.map(|file| {
+            let what = What::Object(FdKind::SyncFile, file.id);
+            Identity { number: info.inode, what, serial }
+        }))
     }
 
     /// As [`Files::identify`], in the driver's words.
     pub(crate) fn look_up(&self, threads: &Threads, tid: i32, fd: i32) -> Result<FdRef, Errno> {
-        Ok(match self.identify(threads, tid, fd)? {
-            Some((_, What::Object(kind, id))) => FdRef::Ours(kind, id),
+        Ok(match self.identify(threads, tid, fd)?.map(|identity| identity.what) {
+            Some(What::Object(kind, id)) => FdRef::Ours(kind, id),
             _ => FdRef::Other,
         })
     }

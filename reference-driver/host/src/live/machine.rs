@@ -1,7 +1,7 @@
 //! One device at work: trapped calls in, calls of the driver out. Owns the driver, the open nodes, the
 //! worker threads, and the rule that a panic of the driver ends the device, not the runner.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,14 @@ use fencepost_uapi::{Errno, ioctl};
 use nix::fcntl::OFlag;
 
 use super::Config;
-use super::files::{Made, What};
+use super::files::{Identity, Made, What};
 use super::guard::guard;
 use super::reaper::{self, Owner};
 use super::serve::{Port, Service};
 use super::sys::client;
 use super::sys::notify::{Answer, Call};
 use super::sys::number::{ARCH, Flags, Open};
-use super::world::{World, errno, within};
+use super::world::{Task, World, errno, within};
 use super::{maps, sync_file};
 
 /// Memory of destroyed objects that is kept before all processes are asked who has it mapped.
@@ -43,7 +43,7 @@ struct Node {
 /// One device.
 pub(crate) struct Machine {
     driver: Driver<World>,
-    nodes: Mutex<HashMap<u64, Node>>,
+    nodes: Mutex<BTreeMap<u64, Node>>,
     paths: Vec<Vec<u8>>,
     engines: u32,
     workers: Mutex<Workers>,
@@ -168,7 +168,7 @@ impl Machine {
         }
         let watch = || reaper::watch(self.world().files.path(), self.this.clone());
         self.watched.get_or_init(watch).map_err(errno)?;
-        self.catch_up();
+        self.catch_up(0);
         let file = self.call(Driver::open)??;
         match self.world().files.create(What::Node, flags) {
             Ok(made) => {
@@ -204,15 +204,15 @@ impl Machine {
         let (fd, request, arg) = (call.args[0] as i32, call.args[1] as u32, call.args[2]);
         let world = self.world();
         // What is not of this device, or not open, is the kernel's to answer.
-        let Ok(Some((number, what))) = world.files.identify(&world.threads, call.tid, fd) else {
+        let Ok(Some(identity)) = world.files.identify(&world.threads, call.tid, fd) else {
             return Answer::Continue;
         };
-        let result = match what {
+        let result = match identity.what {
             What::Node if ioctl::kind(request) == ioctl::DRM_TYPE => {
-                self.node_ioctl(port, call, number, request, arg)
+                self.node_ioctl(port, call, identity)
             }
             What::Object(kind, id) => {
-                let task = world.task(call.tid);
+                let task = Task { tid: call.tid, serial: identity.serial };
                 within(port, call.id, call.tid, || {
                     sync_file::ioctl(world, task, kind, id, request, arg)
                 })
@@ -225,27 +225,21 @@ impl Machine {
         }
     }
 
-    fn node_ioctl(
-        &self,
-        port: &Arc<Port>,
-        call: &Call,
-        number: u64,
-        request: u32,
-        arg: u64,
-    ) -> Result<i64, Errno> {
+    fn node_ioctl(&self, port: &Arc<Port>, call: &Call, identity: Identity) -> Result<i64, Errno> {
+        let (request, arg) = (call.args[1] as u32, call.args[2]);
         let is = |other: u32| ioctl::nr(request) == ioctl::nr(other);
         let world = self.world();
-        // The caller may have closed something before.
-        self.catch_up();
+        // The caller may have closed something before, if it had more.
+        self.catch_up(1);
         if is(QUERY) {
             self.forget_unmapped();
         }
         if is(VM_BIND) || is(EXEC) {
             self.start_workers(is(EXEC));
         }
-        let file = lock(&self.nodes).get(&number).map(|node| node.file.clone());
+        let file = lock(&self.nodes).get(&identity.number).map(|node| node.file.clone());
         let file = file.ok_or(Errno::NODEV)?;
-        let task = world.task(call.tid);
+        let task = Task { tid: call.tid, serial: identity.serial };
         let result = within(port, call.id, call.tid, || {
             self.call(|driver| driver.ioctl(&file, task, request, arg))
         });
@@ -258,12 +252,11 @@ impl Machine {
     fn mmap(&self, call: &Call) -> Answer {
         let [_, len, _, flags, fd, offset] = call.args;
         let world = self.world();
-        let Ok(Some((number, what))) = world.files.identify(&world.threads, call.tid, fd as i32)
-        else {
+        let Ok(Some(identity)) = world.files.identify(&world.threads, call.tid, fd as i32) else {
             return Answer::Continue;
         };
-        match what {
-            What::Node => match self.map_object(number, len, flags as i32, offset) {
+        match identity.what {
+            What::Node => match self.map_object(identity.number, len, flags as i32, offset) {
                 Ok(()) => Answer::Continue,
                 Err(errno) => Answer::Error(errno.0),
             },
@@ -299,12 +292,14 @@ impl Machine {
 
     // ---- ends ----------------------------------------------------------------------------------
 
-    /// Looks after everything that was closed so far.
-    fn catch_up(&self) {
-        // An event is either unread or noted: in this order none is missed. What others have found is
-        // no longer among the files, but they may still be at it.
-        let pending = reaper::is_pending() || self.recent.load(Ordering::SeqCst);
-        if pending || self.world().files.has_silent() || self.collecting.try_lock().is_err() {
+    /// Looks after everything that was closed so far. The caller holds `own` descriptions itself.
+    fn catch_up(&self, own: usize) {
+        let files = &self.world().files;
+        // What others have found is no longer among the files, but they may still be at it.
+        let busy = || self.collecting.try_lock().is_err();
+        // An event is either unread or noted: in this order none is missed.
+        let closed = || reaper::is_pending() || self.recent.load(Ordering::SeqCst);
+        if (files.len() > own && (files.has_silent() || closed())) || busy() {
             self.collect();
         }
     }

@@ -1,7 +1,7 @@
 //! What `/proc` tells about clients' threads: descriptors and signals. Owns the descriptors kept open
 //! there, which also pin a thread's identity: a thread id that was reused is another file.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +20,7 @@ const MAX_FDS: usize = 4;
 /// Threads of the clients of one device.
 #[derive(Default)]
 pub(crate) struct Threads {
-    known: Mutex<HashMap<i32, Arc<Thread>>>,
+    known: Mutex<BTreeMap<i32, Arc<Thread>>>,
     serial: AtomicU32,
 }
 
@@ -29,7 +29,7 @@ struct Thread {
     folder: OwnedFd,
     /// Tells it from another thread that had or gets the same id.
     serial: u32,
-    fdinfo: Mutex<HashMap<i32, Arc<OwnedFd>>>,
+    fdinfo: Mutex<BTreeMap<i32, Arc<OwnedFd>>>,
 }
 
 /// What fdinfo says of a descriptor.
@@ -66,22 +66,23 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Threads {
-    /// What a descriptor of a thread is. `EBADF`: not open.
-    pub(crate) fn info(&self, tid: i32, fd: i32) -> Result<Info, Errno> {
+    /// What a descriptor of a thread is, and the thread's serial number. `EBADF`: not open.
+    pub(crate) fn info(&self, tid: i32, fd: i32) -> Result<(Info, u32), Errno> {
         if fd < 0 {
             return Err(Errno::EBADF);
         }
         // A kept descriptor fails when its thread is gone, and when the number is not open now.
         if let Ok(thread) = self.thread(tid) {
             if let Ok(info) = thread.info(fd) {
-                return Ok(info);
+                return Ok((info, thread.serial));
             }
             if thread.is_alive() {
                 return Err(Errno::EBADF);
             }
             lock(&self.known).remove(&tid);
         }
-        self.thread(tid)?.info(fd).map_err(|_| Errno::EBADF)
+        let thread = self.thread(tid)?;
+        thread.info(fd).map(|info| (info, thread.serial)).map_err(|_| Errno::EBADF)
     }
 
     fn thread(&self, tid: i32) -> Result<Arc<Thread>, Errno> {
@@ -98,11 +99,6 @@ impl Threads {
         let thread = Arc::new(Thread { folder, serial, fdinfo: Mutex::default() });
         known.insert(tid, Arc::clone(&thread));
         Ok(thread)
-    }
-
-    /// A number that stands for the thread which has this id now.
-    pub(crate) fn serial(&self, tid: i32) -> u32 {
-        self.thread(tid).map_or(u32::MAX, |thread| thread.serial)
     }
 
     /// Whether the thread that got this number lives. One that was forgotten for want of room counts
@@ -215,12 +211,12 @@ mod tests {
         let threads = Threads::default();
         let (reader, writer) = std::io::pipe().unwrap();
         let fd = reader.as_raw_fd();
-        let inode = threads.info(tid, fd).unwrap().inode;
-        assert_eq!(threads.info(tid, fd).unwrap().inode, inode);
+        let inode = threads.info(tid, fd).unwrap().0.inode;
+        assert_eq!(threads.info(tid, fd).unwrap().0.inode, inode);
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let mut slot = OwnedFd::from(reader);
         nix::unistd::dup2(&file, &mut slot).unwrap();
-        assert_ne!(threads.info(tid, fd).unwrap().inode, inode);
+        assert_ne!(threads.info(tid, fd).unwrap().0.inode, inode);
         drop((slot, writer));
         assert_eq!(threads.info(tid, -1), Err(Errno::EBADF));
     }

@@ -27,9 +27,9 @@ const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(5)]
 /// A calling thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Task {
-    tid: i32,
+    pub(crate) tid: i32,
     /// Tells it from a later thread with the same id.
-    serial: u32,
+    pub(crate) serial: u32,
 }
 
 /// The world of one device.
@@ -100,11 +100,6 @@ impl World {
             destroyed_bytes: AtomicU64::new(0),
             way: client::way(),
         })
-    }
-
-    /// The calling thread as a task.
-    pub(crate) fn task(&self, tid: i32) -> Task {
-        Task { tid, serial: self.threads.serial(tid) }
     }
 
     /// Notes that a client maps an object's memory.
