@@ -13,7 +13,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::machine::Machine;
-use super::reaper::Owner as _;
 use super::serve::{Ends, Service};
 use super::spawn::{self, Child};
 
@@ -110,20 +109,24 @@ impl Device {
     pub fn shutdown(self) -> Leaks {
         let stragglers = self.end_clients();
         let deadline = Instant::now() + SETTLE;
-        self.machine.collect();
-        while self.machine.open_descriptions() > 0 && Instant::now() < deadline {
-            std::thread::yield_now();
-            self.machine.collect();
-        }
-        let counters = self.machine.counters();
-        let mut objects = Vec::new();
-        for (name, value) in COUNTERS.iter().zip(counters.into_iter().flatten()) {
-            if value > 0 && (name.starts_with("live.") || *name == "leaks") {
-                objects.push((*name, value));
-            }
+        let mut objects = self.left();
+        while !(objects.is_empty() && self.machine.open_descriptions() == 0)
+            && Instant::now() < deadline
+        {
+            // A worker may be in the middle of a step with what was cancelled.
+            self.machine.pause(Duration::from_millis(1));
+            objects = self.left();
         }
         let descriptors = self.machine.open_descriptions();
         Leaks { objects, descriptors, stragglers, panic: self.panicked() }
+    }
+
+    /// Counters that would be 0 if nothing was left.
+    fn left(&self) -> Vec<(&'static str, u64)> {
+        let counters = self.machine.counters();
+        let named = COUNTERS.iter().copied().zip(counters.into_iter().flatten());
+        let of_objects = |name: &str| name.starts_with("live.") || name == "leaks";
+        named.filter(|(name, value)| *value > 0 && of_objects(name)).collect()
     }
 
     /// What is behind it, for this crate's tests.

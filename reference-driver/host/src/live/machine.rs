@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use fencepost_core::driver::{Driver, File, Mapping, Step, Worker};
 use fencepost_core::host::Host;
-use fencepost_uapi::fencepost::{COUNTERS, EXEC, QUERY, VM_BIND};
+use fencepost_uapi::fencepost::{COUNTERS, EXEC, GEM_CREATE, QUERY, VM_BIND};
 use fencepost_uapi::{Errno, ioctl};
 use nix::fcntl::OFlag;
 
@@ -28,6 +28,8 @@ use super::{maps, sync_file};
 
 /// Memory of destroyed objects that is kept before all processes are asked who has it mapped.
 const KEEP_BYTES: u64 = 64 << 20;
+/// Memory that may be mapped before clients are asked what of all that is mapped still is.
+const MAPPED_BYTES: u64 = 1 << 20;
 /// Pauses of a worker that waits for memory to change, shortest and longest.
 const STALL: [Duration; 2] = [Duration::from_micros(20), Duration::from_millis(1)];
 /// Stack of a worker in bytes.
@@ -49,6 +51,8 @@ pub(crate) struct Machine {
     workers: Mutex<Workers>,
     started: OnceLock<()>,
     watched: OnceLock<Result<(), nix::errno::Errno>>,
+    /// Bytes mapped since clients were last asked.
+    mapped_bytes: AtomicU64,
     /// Processes that were spawned.
     roots: Mutex<Vec<i32>>,
     /// Something was closed a short while ago.
@@ -83,6 +87,7 @@ impl Machine {
             workers: Mutex::default(),
             started: OnceLock::new(),
             watched: OnceLock::new(),
+            mapped_bytes: AtomicU64::new(0),
             roots: Mutex::default(),
             recent: AtomicBool::new(false),
             collecting: Mutex::default(),
@@ -231,7 +236,9 @@ impl Machine {
         let world = self.world();
         // The caller may have closed something before, if it had more.
         self.catch_up(1);
-        if is(QUERY) {
+        // What counters tell, and how much memory is free, depends on what is still mapped.
+        let mapped = || self.mapped_bytes.load(Ordering::Relaxed) >= MAPPED_BYTES;
+        if is(QUERY) || (is(GEM_CREATE) && mapped()) {
             self.forget_unmapped();
         }
         if is(VM_BIND) || is(EXEC) {
@@ -281,6 +288,7 @@ impl Machine {
         }
         let mapping = mapping?;
         self.world().note_mapped(mapping.mem);
+        self.mapped_bytes.fetch_add(mapping.size, Ordering::Relaxed);
         let replaced = lock(&self.nodes)
             .get_mut(&number)
             .map(|node| node.mappings.insert(mapping.mem.0, mapping));
@@ -329,6 +337,7 @@ impl Machine {
         if lock(&self.nodes).values().all(|node| node.mappings.is_empty()) {
             return;
         }
+        self.mapped_bytes.store(0, Ordering::Relaxed);
         let Some(inode) = self.inode() else { return };
         let mapped = maps::of_trees(&lock(&self.roots), inode);
         let mut gone = Vec::new();
@@ -366,6 +375,12 @@ impl Machine {
         self.collect();
         self.forget_unmapped();
         self.call(Driver::counters).ok()
+    }
+
+    /// Sleeps until the driver has done something, or for `limit`.
+    pub(crate) fn pause(&self, limit: Duration) {
+        let events = &self.world().events;
+        events.sleep(events.now(), Some(limit));
     }
 
     // ---- workers -------------------------------------------------------------------------------
