@@ -76,6 +76,12 @@ impl<H: Host> Clone for File<H> {
     }
 }
 
+impl<H: Host> File<H> {
+    pub(crate) fn inner(&self) -> &OpenFile<H> {
+        &self.0
+    }
+}
+
 /// The driver of one device; clones are the same.
 pub struct Driver<H: Host> {
     dev: Arc<Device<H>>,
@@ -100,6 +106,10 @@ impl<H: Host> Driver<H> {
     #[must_use]
     pub fn host(&self) -> &H {
         &self.dev.host
+    }
+
+    pub(crate) fn device(&self) -> &Device<H> {
+        &self.dev
     }
 
     /// How it was made.

@@ -7,6 +7,7 @@
 #![cfg_attr(not(any(test, MODULE)), no_std)]
 
 pub mod call;
+pub mod check;
 pub mod counters;
 pub mod debug;
 pub mod device;

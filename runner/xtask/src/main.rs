@@ -4,6 +4,7 @@
 //! fencepost needs is here.
 
 mod bare;
+mod fuzz;
 mod header;
 mod tidy;
 
@@ -26,6 +27,8 @@ enum Task {
     Tidy,
     /// Build uapi and core in a world that has neither std nor alloc
     Bare,
+    /// Make random calls on the driver over the simulated world, all invariants checked
+    Fuzz(fuzz::Options),
     /// Generate the C header and the tables of docs/UAPI.md from fencepost-uapi
     Header,
 }
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Tidy => tidy::task(&root),
         Task::Bare => bare::task(&root),
+        Task::Fuzz(options) => fuzz::task(options),
         Task::Header => header::task(&root),
     };
     match result {

@@ -203,10 +203,9 @@ fn run<H: Host>(dev: &Device<H>, id: EntityId, mut job: Box<BindJob<H>>) -> Step
     let error = job.written.flatten();
     job.signal(dev, error);
     drop(path);
-    // VM and queue leave the lane when they go: not before it knows that the job is over.
-    let _held = (job.vm.clone(), job.queue.clone());
-    Box::into_inner(job).clean_up();
+    // The job may hold the last reference to its queue: the lane is done with that first.
     dev.binds.finish(id);
+    Box::into_inner(job).clean_up();
     dev.host.wake();
     Step::Worked
 }

@@ -100,17 +100,15 @@ impl<H: Host> ExecJob<H> {
 pub fn step<H: Host>(dev: &Device<H>, engine: u32) -> Step {
     let Some(lane) = dev.engines.get(engine as usize) else { return Step::Idle };
     let Some((id, mut job)) = lane.pick(ExecJob::is_ready) else { return Step::Idle };
-    // The job may hold the last reference to its queue, which leaves the lane when it goes: not
-    // before the lane knows that the job is over.
-    let _queue = job.queue.clone();
     let path = FencePath::enter();
     let was_stalled = job.stalled;
     let until_ns = advance(dev, id, &mut job);
     let Some(until_ns) = until_ns else {
         finish(dev, id, &mut job);
         drop(path);
-        drop(job);
+        // The job may hold the last reference to its queue: the lane is done with that first.
         lane.finish(id);
+        drop(job);
         dev.host.wake();
         return Step::Worked;
     };
@@ -120,8 +118,8 @@ pub fn step<H: Host>(dev: &Device<H>, engine: u32) -> Step {
         Verdict::Killed(job) => {
             cancel(dev, &job);
             drop(path);
-            drop(job);
             lane.finish(id);
+            drop(job);
             return Step::Worked;
         }
     }

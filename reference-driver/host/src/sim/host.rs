@@ -17,8 +17,8 @@ use super::{Progress, step_any};
 
 /// Descriptors that a process can have.
 const MAX_FDS: usize = 1024;
-/// Most that the clock jumps at once, so that nobody oversleeps another one's time by much.
-const JUMP_NS: u64 = 1_000_000;
+/// Nobody waits longer in vain: then a signal comes.
+const PATIENCE_NS: u64 = 3_600_000_000_000;
 
 /// A process, which has one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,11 +90,9 @@ impl SimHost {
         self.now_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
-    /// Moves the clock towards a time.
-    pub(super) fn advance_towards(&self, until: u64) -> Progress {
-        let left = until.saturating_sub(self.now_ns());
-        self.advance(left.clamp(1, JUMP_NS));
-        Progress::Time
+    /// Moves the clock to a time, or a little when that is past.
+    pub(super) fn advance_to(&self, until: u64) {
+        self.advance(until.saturating_sub(self.now_ns()).max(1));
     }
 
     /// The address of a page for records of calls.
@@ -304,16 +302,14 @@ impl Host for SimHost {
             if deadline_ns.is_some_and(|deadline| self.now_ns() >= deadline) {
                 return Ok(false);
             }
-            let progress = driver.as_ref().map_or(Progress::None, step_any);
-            if progress != Progress::None {
-                continue;
-            }
-            match (deadline_ns, task) {
-                (Some(deadline), _) => {
-                    self.advance_towards(deadline);
-                }
-                (None, Some(_)) => return Err(Errno::RESTARTSYS),
-                (None, None) => panic!("deadlock: nothing can end an uninterruptible wait"),
+            let end = deadline_ns.filter(|end| end - self.now_ns() < PATIENCE_NS);
+            match (driver.as_ref().map_or(Progress::None, step_any), end, task) {
+                (Progress::Work, ..) => {}
+                (Progress::Until(until), Some(end), _) => self.advance_to(until.min(end)),
+                (Progress::Until(until), None, _) => self.advance_to(until),
+                (Progress::None, Some(end), _) => self.advance_to(end),
+                (Progress::None, None, Some(_)) => return Err(Errno::RESTARTSYS),
+                (Progress::None, None, None) => panic!("deadlock: nothing can end this wait"),
             }
         }
     }

@@ -265,8 +265,10 @@ impl Objects {
         self.bos[&mem].pages.read(offset, buf);
     }
 
-    /// Writes an object's memory as a CPU mapping would.
+    /// Writes an object's memory as a CPU mapping would; nothing when the object is gone.
     pub(super) fn poke(&mut self, mem: BoMem, offset: u64, buf: &[u8]) {
-        self.bos.get_mut(&mem).expect("the object exists").pages.write(offset, buf);
+        if let Some(bo) = self.bos.get_mut(&mem) {
+            bo.pages.write(offset, buf);
+        }
     }
 }

@@ -126,9 +126,22 @@ impl Sim {
         Ok(())
     }
 
+    /// Steps one worker, if any has work; or lets time pass for those that wait for it. False: there
+    /// is nothing to do.
+    pub fn step(&self) -> bool {
+        match step_any(&self.driver) {
+            Progress::Work => true,
+            Progress::Until(until) => {
+                self.host().advance_to(until);
+                true
+            }
+            Progress::None => false,
+        }
+    }
+
     /// Steps workers until nothing can be done, not even by waiting for time to pass.
     pub fn settle(&self) {
-        while step_any(&self.driver) != Progress::None {}
+        while self.step() {}
     }
 
     /// The counters of the device by name.
@@ -153,13 +166,13 @@ impl Drop for Sim {
 pub(crate) enum Progress {
     /// A worker did something.
     Work,
-    /// Nothing but the clock moved.
-    Time,
+    /// Nothing can be done before that time.
+    Until(u64),
     /// There is nothing to do.
     None,
 }
 
-/// Steps one worker that has work, chosen by the seed; when all only wait for time, moves the clock.
+/// Steps one worker that has work, chosen by the seed.
 pub(crate) fn step_any(driver: &Driver<SimHost>) -> Progress {
     let host = driver.host();
     let engines = driver.config().engines;
@@ -188,6 +201,6 @@ pub(crate) fn step_any(driver: &Driver<SimHost>) -> Progress {
     match until {
         // Stalled for ever: only memory, which nobody changes now, could end it.
         None | Some(u64::MAX) => Progress::None,
-        Some(until) => host.advance_towards(until),
+        Some(until) => Progress::Until(until),
     }
 }
