@@ -3,7 +3,7 @@
 //! Owns the weights and the building of records; what a batch does stands in [`super::program`].
 
 use fencepost_core::host::BoMem;
-use fencepost_host::sim::{Sim, Task};
+use fencepost_host::sim::Sim;
 use fencepost_uapi::drm;
 use fencepost_uapi::fencepost::*;
 use fencepost_uapi::{Errno, Record};
@@ -23,7 +23,7 @@ type Result = std::result::Result<i64, Errno>;
 
 impl Client {
     /// Makes one call; true when it succeeded.
-    pub fn random_call(&mut self, sim: &Sim, random: &mut Random, others: Vec<Task>) -> bool {
+    pub(crate) fn random_call(&mut self, sim: &Sim, random: &mut Random) -> bool {
         let mark = sim.host().mark_user(self.task());
         let result = match random.below(100) {
             0..=7 => self.gem_create(sim, random),
@@ -37,12 +37,12 @@ impl Client {
             52..=53 => self.look(sim, random),
             54..=69 => self.exec(sim, random),
             70..=71 => self.wait_user_fence(sim, random),
-            72..=74 => self.prime(sim, random, &others),
+            72..=74 => self.prime(sim, random),
             75..=77 => self.syncobj_create(sim, random),
             78..=79 => self.syncobj_array(sim, random),
             80..=86 => self.syncobj_wait(sim, random),
             87..=88 => self.syncobj_transfer(sim, random),
-            89..=91 => self.syncobj_fd(sim, random, &others),
+            89..=91 => self.syncobj_fd(sim, random),
             92..=95 => self.inject(sim, random),
             96 => self.delay(sim, random),
             97..=98 => self.evict(sim, random),
@@ -408,13 +408,13 @@ impl Client {
 
     // ---- descriptors
 
-    fn prime(&mut self, sim: &Sim, random: &mut Random, others: &[Task]) -> Result {
+    fn prime(&mut self, sim: &Sim, random: &mut Random) -> Result {
         if random.chance(1, 2) {
             let flags = random.pick(&[0, 2, 0o2_000_000]);
             let handle = self.a_bo(random).handle;
             let mut args = drm::PrimeHandle { handle, flags, ..Default::default() };
             let result = self.send(sim, random, drm::PRIME_HANDLE_TO_FD, &mut args)?;
-            self.keep_fd(sim, random, args.fd, others);
+            self.keep_fd(sim, random, args.fd);
             return Ok(result);
         }
         let mut args = drm::PrimeHandle { fd: self.an_fd(random), ..Default::default() };
@@ -436,16 +436,11 @@ impl Client {
         }
     }
 
-    /// Keeps a new descriptor, passes it on, or closes an old one in its place.
-    fn keep_fd(&mut self, sim: &Sim, random: &mut Random, fd: i32, others: &[Task]) {
+    /// Keeps a new descriptor, passes it on, and closes old ones.
+    fn keep_fd(&mut self, sim: &Sim, random: &mut Random, fd: i32) {
         self.fds.push(fd);
         if random.chance(1, 3) {
-            let to = others[random.index(others.len())];
-            if to == self.task() {
-                if let Ok(copy) = sim.host().pass_fd(to, fd, to) {
-                    self.fds.push(copy);
-                }
-            }
+            self.outbox.push(fd);
         }
         while self.fds.len() > MOST {
             let fd = self.fds.swap_remove(random.index(self.fds.len()));
@@ -526,14 +521,14 @@ impl Client {
         self.send(sim, random, drm::SYNCOBJ_TRANSFER, &mut args)
     }
 
-    fn syncobj_fd(&mut self, sim: &Sim, random: &mut Random, others: &[Task]) -> Result {
+    fn syncobj_fd(&mut self, sim: &Sim, random: &mut Random) -> Result {
         let flags = random.below(4) as u32;
         let point = if flags & drm::SYNCOBJ_FD_TIMELINE != 0 { random.below(8) } else { 0 };
         let handle = self.a_syncobj(random);
         if random.chance(1, 2) {
             let mut args = drm::SyncobjHandle { handle, flags, point, ..Default::default() };
             let result = self.send(sim, random, drm::SYNCOBJ_HANDLE_TO_FD, &mut args)?;
-            self.keep_fd(sim, random, args.fd, others);
+            self.keep_fd(sim, random, args.fd);
             return Ok(result);
         }
         let fd = self.an_fd(random);

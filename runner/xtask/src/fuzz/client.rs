@@ -10,38 +10,40 @@ use super::random::Random;
 
 /// A buffer object of a client.
 #[derive(Clone, Copy)]
-pub struct Bo {
-    pub handle: u32,
-    pub mem: BoMem,
-    pub size: u64,
+pub(crate) struct Bo {
+    pub(crate) handle: u32,
+    pub(crate) mem: BoMem,
+    pub(crate) size: u64,
 }
 
 /// A queue of a client.
 #[derive(Clone, Copy)]
-pub struct Queue {
-    pub id: u32,
-    pub vm: u32,
-    pub is_bind: bool,
+pub(crate) struct Queue {
+    pub(crate) id: u32,
+    pub(crate) vm: u32,
+    pub(crate) is_bind: bool,
 }
 
 /// A client.
-pub struct Client {
-    pub file: SimFile,
-    pub bos: Vec<Bo>,
-    pub vms: Vec<u32>,
-    pub queues: Vec<Queue>,
-    pub syncobjs: Vec<u32>,
-    pub fds: Vec<i32>,
+pub(crate) struct Client {
+    pub(crate) file: SimFile,
+    pub(crate) bos: Vec<Bo>,
+    pub(crate) vms: Vec<u32>,
+    pub(crate) queues: Vec<Queue>,
+    pub(crate) syncobjs: Vec<u32>,
+    pub(crate) fds: Vec<i32>,
+    /// Descriptors to be passed to some process.
+    pub(crate) outbox: Vec<i32>,
     /// Some user memory that stays.
-    pub words: u64,
+    pub(crate) words: u64,
 }
 
 /// A descriptor that is open but none of the device's; see the simulated host.
-pub const FOREIGN_FD: i32 = 1024;
+pub(crate) const FOREIGN_FD: i32 = 1024;
 
 impl Client {
     /// A new process with an open file, which may be a testing one.
-    pub fn new(sim: &Sim, random: &mut Random) -> Self {
+    pub(crate) fn new(sim: &Sim, random: &mut Random) -> Self {
         let file = super::open(sim);
         let words = sim.host().alloc_user(file.task, 4096);
         let client = Client {
@@ -51,6 +53,7 @@ impl Client {
             queues: vec![],
             syncobjs: vec![],
             fds: vec![],
+            outbox: vec![],
             words,
         };
         if random.chance(3, 4) {
@@ -61,9 +64,9 @@ impl Client {
     }
 
     /// The process exits.
-    pub fn close(mut self, sim: &Sim) {
+    pub(crate) fn close(mut self, sim: &Sim) {
         // Which goes first is the kernel's choice; both orders must do.
-        let fds_first = self.fds.len() % 2 == 0;
+        let fds_first = self.fds.len().is_multiple_of(2);
         if fds_first {
             self.close_fds(sim);
         }
@@ -78,12 +81,12 @@ impl Client {
     }
 
     /// The process.
-    pub fn task(&self) -> Task {
+    pub(crate) fn task(&self) -> Task {
         self.file.task
     }
 
     /// Makes a call, now and then with a broken record or number.
-    pub fn send<R: Record>(
+    pub(crate) fn send<R: Record>(
         &self,
         sim: &Sim,
         random: &mut Random,
@@ -113,7 +116,7 @@ impl Client {
     }
 
     /// Closes a handle to make room.
-    pub fn forget_bo(&mut self, sim: &Sim, at: usize) {
+    pub(crate) fn forget_bo(&mut self, sim: &Sim, at: usize) {
         let bo = self.bos.swap_remove(at);
         let mut args = drm::GemClose { handle: bo.handle, pad: 0 };
         let _ = sim.call(&self.file, drm::GEM_CLOSE, &mut args);

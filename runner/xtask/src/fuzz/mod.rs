@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use clap::Args;
 use fencepost_core::driver::Config;
-use fencepost_host::sim::{Sim, SimFile, Task};
+use fencepost_host::sim::{Sim, SimFile};
 use fencepost_uapi::fencepost::COUNTERS;
 
 use crate::Findings;
@@ -26,7 +26,7 @@ use random::Random;
 
 /// Options of the task.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// Seed of the run; the clock by default
     #[arg(long)]
     seed: Option<u64>,
@@ -43,7 +43,7 @@ pub struct Options {
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Totals {
+pub(crate) struct Totals {
     calls: u64,
     succeeded: u64,
     worlds: u64,
@@ -58,7 +58,7 @@ pub struct Totals {
 ///
 /// # Errors
 /// What was found, with the command that finds it again.
-pub fn task(options: Options) -> Result<String, Findings> {
+pub(crate) fn task(options: Options) -> Result<String, Findings> {
     let now = std::time::SystemTime::now();
     let since = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let seed = options.seed.unwrap_or(since.as_nanos() as u64);
@@ -85,7 +85,7 @@ pub fn task(options: Options) -> Result<String, Findings> {
 ///
 /// # Errors
 /// As [`task`].
-pub fn run(seed: u64, options: Options) -> Result<Totals, Findings> {
+pub(crate) fn run(seed: u64, options: Options) -> Result<Totals, Findings> {
     let mut totals = Totals::default();
     while totals.calls < options.calls {
         let calls = options.world.min(options.calls - totals.calls);
@@ -137,10 +137,8 @@ fn one_world(seed: u64, calls: u64, check: u64) -> Totals {
             replace_client(&sim, &mut clients, &mut random);
         }
         let at = random.index(clients.len());
-        let (client, others) = split(&mut clients, at);
-        if client.random_call(&sim, &mut random, others) {
-            succeeded += 1;
-        }
+        succeeded += u64::from(clients[at].random_call(&sim, &mut random));
+        deliver(&sim, &mut clients, at, &mut random);
         if random.chance(1, 4) {
             let _ = sim.step();
         }
@@ -171,10 +169,15 @@ fn replace_client(sim: &Sim, clients: &mut [Client], random: &mut Random) {
     std::mem::replace(&mut clients[at], new).close(sim);
 }
 
-/// One client, and where descriptors can be passed to.
-fn split(clients: &mut [Client], at: usize) -> (&mut Client, Vec<Task>) {
-    let others = clients.iter().map(|client| client.file.task).collect();
-    (&mut clients[at], others)
+/// Passes on the descriptors that a client wants to.
+fn deliver(sim: &Sim, clients: &mut [Client], from: usize, random: &mut Random) {
+    while let Some(fd) = clients[from].outbox.pop() {
+        let to = random.index(clients.len());
+        let (source, target) = (clients[from].task(), clients[to].task());
+        if let Ok(copy) = sim.host().pass_fd(source, fd, target) {
+            clients[to].fds.push(copy);
+        }
+    }
 }
 
 fn assert_consistent(sim: &Sim, clients: &[Client]) {

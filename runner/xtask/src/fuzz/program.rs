@@ -11,7 +11,7 @@ const K: u64 = 1 << 10;
 const M: u64 = 1 << 20;
 
 /// An address where something may be mapped: few enough that calls meet.
-pub fn an_address(random: &mut Random) -> u64 {
+pub(crate) fn an_address(random: &mut Random) -> u64 {
     let base = match random.below(16) {
         0 => 0,
         1 => 64 * M - 64 * K,
@@ -30,7 +30,7 @@ pub fn an_address(random: &mut Random) -> u64 {
 }
 
 /// Writes a batch somewhere into an object and names a place where that may be mapped.
-pub fn place(sim: &Sim, random: &mut Random, bos: &[Bo]) -> Batch {
+pub(crate) fn place(sim: &Sim, random: &mut Random, bos: &[Bo]) -> Batch {
     let words = words(random);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     if !bos.is_empty() {
