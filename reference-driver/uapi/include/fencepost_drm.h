@@ -343,7 +343,7 @@ struct drm_fencepost_bind_op {
 	__u32 op;
 	/* BIND_* bits; which are allowed depends on the operation, others: EINVAL. */
 	__u32 flags;
-	/* The object to map or, for unmap-all, to unmap; else must be 0. */
+	/* The object to map or, for unmap-all, to unmap (0 there: EINVAL); else must be 0. */
 	__u32 handle;
 	/* Page kind 0 to 255 (map only), carried into page-table entries and the VA dump. */
 	__u32 kind;
@@ -412,7 +412,10 @@ struct drm_fencepost_sync {
 	__u32 pad;
 	/* The timeline point, or the value that a user fence writes; else 0. */
 	__u64 value;
-	/* User fence: where 8 bytes are written, a CPU address for binds, a GPU address for exec. */
+	/*
+	 * User fence: where 8 bytes are written, a CPU address for binds, a GPU address for exec;
+	 * else 0.
+	 */
 	__u64 addr;
 };
 
@@ -657,7 +660,7 @@ struct drm_fencepost_va_dump {
 	__u64 vas;
 	/* First address. */
 	__u64 start;
-	/* One past the last; 0: all of the VM. */
+	/* One past the last; 0: all of the VM. Below start: EINVAL. */
 	__u64 end;
 	/* Must be zero. */
 	__u64 reserved[2];
@@ -748,7 +751,7 @@ struct drm_fencepost_debug_delay {
 	__u8 name[32];
 	/* DELAY_*. */
 	__u32 action;
-	/* Arm: 1 to 60,000. Wait: longest wait, then ETIME. Else 0. */
+	/* Arm: how long at most. Wait: longest wait, then ETIME. Both 1 to 60,000; else 0. */
 	__u32 timeout_ms;
 	/* How often the point was passed since it was armed. */
 	__u64 hits;

@@ -44,7 +44,8 @@ record! {
 }
 
 record! {
-    /// `struct drm_set_client_cap`; this driver has no client capability: `EINVAL`.
+    /// `struct drm_set_client_cap`: client capabilities are about display, which this device has
+    /// none of: `EOPNOTSUPP`, as the DRM core answers for a driver without modesetting.
     pub struct SetClientCap("drm_set_client_cap"), 16 {
         /// Which capability.
         capability: u64 = Role::In,
@@ -101,11 +102,12 @@ record! {
 record! {
     /// `struct drm_syncobj_handle`: a syncobj, or its fence as a sync file, to and from a descriptor.
     pub struct SyncobjHandle("drm_syncobj_handle"), 24 {
-        /// The syncobj.
+        /// The syncobj; unknown: `EINVAL` when the syncobj itself is exported, `ENOENT` where its fence
+        /// is meant, as in `drm_syncobj_handle_to_fd` and `drm_syncobj_export_sync_file`.
         handle: u32 = Role::Handle(Object::Syncobj),
         /// [`SYNCOBJ_FD_SYNC_FILE`], [`SYNCOBJ_FD_TIMELINE`].
         flags: u32 = Role::Flags(3),
-        /// The file descriptor.
+        /// The file descriptor. Import of one that is not open or of another kind: `EINVAL`.
         fd: i32 = Role::InOut,
         /// Must be zero.
         pad: u32 = Role::Zero,
@@ -123,7 +125,7 @@ record! {
         timeout_nsec: i64 = Role::In,
         /// Number of handles; 0: `EINVAL`.
         count_handles: u32 = Role::In,
-        /// `SYNCOBJ_WAIT_*`.
+        /// `SYNCOBJ_WAIT_*`, but [`SYNCOBJ_WAIT_AVAILABLE`] only in the timeline wait (`EINVAL`).
         flags: u32 = Role::Flags(0xf),
         /// Index of the first signalled one, unless all are waited for.
         first_signaled: u32 = Role::Out,
@@ -139,7 +141,7 @@ record! {
     pub struct SyncobjTimelineWait("drm_syncobj_timeline_wait"), 48 {
         /// Array of `u32` handles.
         handles: u64 = Role::Pointer,
-        /// Array of `u64` points.
+        /// Array of `u64` points; address 0: all are 0.
         points: u64 = Role::Pointer,
         /// Absolute `CLOCK_MONOTONIC` time.
         timeout_nsec: i64 = Role::In,
@@ -173,7 +175,7 @@ record! {
     pub struct SyncobjTimelineArray("drm_syncobj_timeline_array"), 24 {
         /// Array of `u32` handles.
         handles: u64 = Role::Pointer,
-        /// Array of `u64` points.
+        /// Array of `u64` points; for a signal address 0: all are 0.
         points: u64 = Role::Pointer,
         /// Their number; 0: `EINVAL`.
         count_handles: u32 = Role::In,
@@ -193,7 +195,7 @@ record! {
         src_point: u64 = Role::In,
         /// 0 for a binary one.
         dst_point: u64 = Role::In,
-        /// [`SYNCOBJ_WAIT_FOR_SUBMIT`] or 0.
+        /// [`SYNCOBJ_WAIT_FOR_SUBMIT`] or 0; others: `EINVAL`.
         flags: u32 = Role::In,
         /// Must be zero.
         pad: u32 = Role::Zero,

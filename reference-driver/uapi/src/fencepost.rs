@@ -336,7 +336,7 @@ record! {
         op: u32 = Role::Below(5),
         /// `BIND_*` bits; which are allowed depends on the operation, others: `EINVAL`.
         flags: u32 = Role::Flags(0xf),
-        /// The object to map or, for unmap-all, to unmap; else must be 0.
+        /// The object to map or, for unmap-all, to unmap (0 there: `EINVAL`); else must be 0.
         handle: u32 = Role::Handle(Object::Gem),
         /// Page kind 0 to 255 (map only), carried into page-table entries and the VA dump.
         kind: u32 = Role::Below(256),
@@ -394,7 +394,8 @@ record! {
         pad: u32 = Role::Zero,
         /// The timeline point, or the value that a user fence writes; else 0.
         value: u64 = Role::In,
-        /// User fence: where 8 bytes are written, a CPU address for binds, a GPU address for exec.
+        /// User fence: where 8 bytes are written, a CPU address for binds, a GPU address for exec;
+        /// else 0.
         addr: u64 = Role::In,
     }
 }
@@ -636,7 +637,7 @@ record! {
         vas: u64 = Role::Pointer,
         /// First address.
         start: u64 = Role::In,
-        /// One past the last; 0: all of the VM.
+        /// One past the last; 0: all of the VM. Below `start`: `EINVAL`.
         end: u64 = Role::In,
         /// Must be zero.
         reserved: [u64; 2] = Role::Zero,
@@ -721,7 +722,7 @@ record! {
         name: [u8; 32] = Role::In,
         /// `DELAY_*`.
         action: u32 = Role::Below(4),
-        /// Arm: 1 to 60,000. Wait: longest wait, then `ETIME`. Else 0.
+        /// Arm: how long at most. Wait: longest wait, then `ETIME`. Both 1 to 60,000; else 0.
         timeout_ms: u32 = Role::In,
         /// How often the point was passed since it was armed.
         hits: u64 = Role::Out,
