@@ -69,6 +69,13 @@ impl Lower<'_> {
         Some((self.address(node, start, 0), size))
     }
 
+    /// `START..END` in units: both as addresses in bytes.
+    pub(super) fn between(&mut self, node: &Node) -> Option<(Expr, Expr)> {
+        let (start, size) = self.range(node)?;
+        let end = self.combine(Op::Add, start.clone(), size, node.span);
+        Some((start, end))
+    }
+
     /// The mappings of `maps:`.
     pub(super) fn mappings(&mut self, node: &Node) -> Vec<Mapping> {
         let items = self.list(node);

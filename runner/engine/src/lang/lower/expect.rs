@@ -125,7 +125,7 @@ impl Lower<'_> {
         self.need("vm_bind", call.span);
         let vm = self.expect_vm(call);
         let maps = self.mappings(call.value?);
-        let within = call.get("within").and_then(|n| self.range(n));
+        let within = call.get("within").and_then(|n| self.between(n));
         let read = self.flag(call.get("read"), true);
         Some(ExpectKind::Maps {
             vm,
