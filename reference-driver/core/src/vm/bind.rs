@@ -51,11 +51,6 @@ pub enum Action<H: Host> {
 }
 
 impl<H: Host> Action<H> {
-    /// Whether it takes away only.
-    pub fn only_unmaps(&self) -> bool {
-        matches!(self, Action::Unmap(_) | Action::UnmapSparse(_) | Action::UnmapAll(_))
-    }
-
     /// The range, if it has one.
     pub fn span(&self) -> Option<Span> {
         match self {
@@ -88,24 +83,27 @@ fn attempt<H: Host>(call: &Call<'_, H>, args: &VmBind) -> Result<i64, Errno> {
     }
     let mut tries = 0;
     loop {
-        let mut only_unmaps = false;
-        match once(call, args, is_async, &mut only_unmaps) {
-            Err(Errno::NOMEM) if only_unmaps && tries < UNMAP_TRIES => tries += 1,
+        match once(call, args, is_async) {
+            Err(Errno::NOMEM) if tries < UNMAP_TRIES && only_unmaps(call, args) => tries += 1,
             done => return done,
         }
     }
 }
 
-fn once<H: Host>(
-    call: &Call<'_, H>,
-    args: &VmBind,
-    is_async: bool,
-    only_unmaps: &mut bool,
-) -> Result<i64, Errno> {
+/// Whether a call, for which there may be no memory at all, takes away only.
+fn only_unmaps<H: Host>(call: &Call<'_, H>, args: &VmBind) -> bool {
+    let is_unmap = |index: u32| {
+        let mut op = [0; 4];
+        let at = args.ops.wrapping_add(u64::from(index) * u64::from(args.op_stride));
+        call.read(at, &mut op).is_ok()
+            && matches!(u32::from_ne_bytes(op), fp::BIND_OP_UNMAP | fp::BIND_OP_UNMAP_ALL)
+    };
+    args.num_ops > 0 && (0..args.num_ops).all(is_unmap)
+}
+
+fn once<H: Host>(call: &Call<'_, H>, args: &VmBind, is_async: bool) -> Result<i64, Errno> {
     let ops: Vec<BindOp> = call.read_array(args.ops, args.num_ops, args.op_stride)?;
     let syncs: Vec<Sync> = call.read_array(args.syncs, args.num_syncs, args.sync_stride)?;
-    let unmaps = |op: &BindOp| matches!(op.op, fp::BIND_OP_UNMAP | fp::BIND_OP_UNMAP_ALL);
-    *only_unmaps = !ops.is_empty() && ops.iter().all(unmaps);
     for op in &ops {
         check_op(call, op)?;
     }

@@ -1,4 +1,8 @@
 //! Tests of the driver over the simulated world: each promise of the uapi's documentation.
 
+mod bind;
 mod client;
+mod jobs;
+mod objects;
 mod skeleton;
+mod syncobjs;
