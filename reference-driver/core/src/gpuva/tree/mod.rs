@@ -4,22 +4,21 @@
 //! walk over neighbours costs no descent.
 //!
 //! # Invariants
-//! - Every node but the root holds at least [`MIN`] entries, the root of a taller tree at least 2.
+//! - Every node but the root holds at least `MIN` entries, the root of a taller tree at least 2.
 //!   So a tree of n ranges has at most [`nodes_for`] (n) nodes, whatever happened before; that
 //!   many are reserved, and no change within the reserved number of ranges can need memory.
 //! - `key[i]` of an inner node is at most every range of `child[i]` and above every range of
 //!   `child[i - 1]`; `key[0]` is not looked at.
 
+mod check;
+mod node;
+
 use super::arena::{Arena, NONE};
 use super::Span;
 use crate::facade::AllocError;
+use node::{Inner, Leaf};
 
-/// Entries in a node. 32 makes a leaf of about ten cache lines, three levels for 32,768 ranges.
-pub(super) const CAP: usize = 32;
-/// Fewest entries in a node that is not the root. Below half, so that a range that comes and goes
-/// does not split and merge each time.
-pub(super) const MIN: usize = 12;
-/// More levels than 2^30 ranges can need at a fan-out of [`MIN`].
+/// More levels than 2^30 ranges can need at a fan-out of [`Inner::MIN`].
 const MAX_HEIGHT: usize = 10;
 
 /// A range and its record.
@@ -27,126 +26,6 @@ const MAX_HEIGHT: usize = 10;
 pub(super) struct Entry {
     pub(super) span: Span,
     pub(super) record: u32,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Leaf {
-    len: usize,
-    prev: u32,
-    next: u32,
-    start: [u64; CAP],
-    end: [u64; CAP],
-    record: [u32; CAP],
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Inner {
-    len: usize,
-    key: [u64; CAP],
-    child: [u32; CAP],
-}
-
-/// Opens a gap at `at` in the first `len` elements.
-fn open<T: Copy>(slots: &mut [T], len: usize, at: usize, value: T) {
-    slots.copy_within(at..len, at + 1);
-    slots[at] = value;
-}
-
-/// Closes the gap at `at` in the first `len` elements.
-fn close<T: Copy>(slots: &mut [T], len: usize, at: usize) {
-    slots.copy_within(at + 1..len, at);
-}
-
-/// Spreads the first `left_len` and `right_len` elements so that `left_new` are left.
-fn spread<T: Copy>(
-    left: &mut [T],
-    right: &mut [T],
-    (left_len, right_len, left_new): (usize, usize, usize),
-) {
-    if left_new >= left_len {
-        let moved = left_new - left_len;
-        left[left_len..left_new].copy_from_slice(&right[..moved]);
-        right.copy_within(moved..right_len, 0);
-    } else {
-        let moved = left_len - left_new;
-        right.copy_within(..right_len, moved);
-        right[..moved].copy_from_slice(&left[left_new..left_len]);
-    }
-}
-
-impl Leaf {
-    const EMPTY: Self =
-        Self { len: 0, prev: NONE, next: NONE, start: [0; CAP], end: [0; CAP], record: [0; CAP] };
-
-    /// Number of ranges that start at or below `key`.
-    #[inline]
-    fn rank(&self, key: u64) -> usize {
-        self.start[..self.len].partition_point(|start| *start <= key)
-    }
-
-    /// Where the range that starts at `start` stands.
-    fn find(&self, start: u64) -> usize {
-        let at = self.rank(start).checked_sub(1).filter(|at| self.start[*at] == start);
-        at.unwrap_or_else(|| unreachable!("a range starts at {start:#x}"))
-    }
-
-    fn insert(&mut self, at: usize, entry: Entry) {
-        open(&mut self.start, self.len, at, entry.span.start);
-        open(&mut self.end, self.len, at, entry.span.end);
-        open(&mut self.record, self.len, at, entry.record);
-        self.len += 1;
-    }
-
-    fn remove(&mut self, at: usize) {
-        close(&mut self.start, self.len, at);
-        close(&mut self.end, self.len, at);
-        close(&mut self.record, self.len, at);
-        self.len -= 1;
-    }
-
-    fn entry(&self, at: usize) -> Entry {
-        Entry { span: Span::new(self.start[at], self.end[at]), record: self.record[at] }
-    }
-
-    /// Moves entries between neighbours so that `left_new` are left.
-    fn spread(left: &mut Self, right: &mut Self, left_new: usize) {
-        let lens = (left.len, right.len, left_new);
-        spread(&mut left.start, &mut right.start, lens);
-        spread(&mut left.end, &mut right.end, lens);
-        spread(&mut left.record, &mut right.record, lens);
-        right.len = left.len + right.len - left_new;
-        left.len = left_new;
-    }
-}
-
-impl Inner {
-    const EMPTY: Self = Self { len: 0, key: [0; CAP], child: [0; CAP] };
-
-    /// Which child holds `key`.
-    #[inline]
-    fn place(&self, key: u64) -> usize {
-        self.key[1..self.len].partition_point(|lowest| *lowest <= key)
-    }
-
-    fn insert(&mut self, at: usize, key: u64, child: u32) {
-        open(&mut self.key, self.len, at, key);
-        open(&mut self.child, self.len, at, child);
-        self.len += 1;
-    }
-
-    fn remove(&mut self, at: usize) {
-        close(&mut self.key, self.len, at);
-        close(&mut self.child, self.len, at);
-        self.len -= 1;
-    }
-
-    fn spread(left: &mut Self, right: &mut Self, left_new: usize) {
-        let lens = (left.len, right.len, left_new);
-        spread(&mut left.key, &mut right.key, lens);
-        spread(&mut left.child, &mut right.child, lens);
-        right.len = left.len + right.len - left_new;
-        left.len = left_new;
-    }
 }
 
 /// The way from the root to a leaf: inner nodes and which child was taken.
@@ -164,10 +43,10 @@ impl Path {
 
 /// Most leaves and inner nodes of a tree of `ranges`.
 fn nodes_for(ranges: usize) -> (usize, usize) {
-    let leaves = ranges / MIN + 1;
+    let leaves = ranges / Leaf::MIN + 1;
     let (mut inners, mut level) = (0, leaves);
     while level > 1 {
-        level = level / MIN + 1;
+        level = level / Inner::MIN + 1;
         inners += level;
     }
     (leaves, inners)
@@ -331,7 +210,7 @@ impl Tree {
             self.root = self.leaves.insert(Leaf::EMPTY);
         }
         let key = entry.span.start;
-        if let Some(leaf) = self.finger_at(key).filter(|leaf| leaf.len < CAP) {
+        if let Some(leaf) = self.finger_at(key).filter(|leaf| leaf.len < Leaf::CAP) {
             leaf.insert(leaf.rank(key), entry);
             return;
         }
@@ -340,7 +219,7 @@ impl Tree {
         let at = leaf.rank(key);
         debug_assert!(at == 0 || leaf.end[at - 1] <= key, "ranges are disjoint");
         debug_assert!(at == leaf.len || entry.span.end <= leaf.start[at], "ranges are disjoint");
-        if leaf.len < CAP {
+        if leaf.len < Leaf::CAP {
             leaf.insert(at, entry);
             self.finger = leaf_id;
             return;
@@ -349,7 +228,7 @@ impl Tree {
         let (mut key, mut child) = self.split_leaf(leaf_id, at, entry);
         while let Some((inner_id, at)) = path.pop() {
             let inner = &mut self.inners[inner_id];
-            if inner.len < CAP {
+            if inner.len < Inner::CAP {
                 inner.insert(at + 1, key, child);
                 return;
             }
@@ -366,11 +245,11 @@ impl Tree {
     fn split_leaf(&mut self, left_id: u32, at: usize, entry: Entry) -> (u64, u32) {
         let mut right = Leaf::EMPTY;
         let left = &mut self.leaves[left_id];
-        Leaf::spread(left, &mut right, CAP / 2);
-        if at <= CAP / 2 {
+        Leaf::spread(left, &mut right, Leaf::CAP / 2);
+        if at <= Leaf::CAP / 2 {
             left.insert(at, entry);
         } else {
-            right.insert(at - CAP / 2, entry);
+            right.insert(at - Leaf::CAP / 2, entry);
         }
         (right.prev, right.next) = (left_id, left.next);
         let (key, after) = (right.start[0], right.next);
@@ -385,11 +264,11 @@ impl Tree {
     fn split_inner(&mut self, left_id: u32, at: usize, key: u64, child: u32) -> (u64, u32) {
         let mut right = Inner::EMPTY;
         let left = &mut self.inners[left_id];
-        Inner::spread(left, &mut right, CAP / 2);
-        if at <= CAP / 2 {
+        Inner::spread(left, &mut right, Inner::CAP / 2);
+        if at <= Inner::CAP / 2 {
             left.insert(at, key, child);
         } else {
-            right.insert(at - CAP / 2, key, child);
+            right.insert(at - Inner::CAP / 2, key, child);
         }
         let key = right.key[0];
         (key, self.inners.insert(right))
@@ -397,7 +276,7 @@ impl Tree {
 
     /// Takes out the range that starts at `start`.
     pub(super) fn remove(&mut self, start: u64) -> Entry {
-        if let Some(leaf) = self.finger_at(start).filter(|leaf| leaf.len > MIN) {
+        if let Some(leaf) = self.finger_at(start).filter(|leaf| leaf.len > Leaf::MIN) {
             let at = leaf.find(start);
             let entry = leaf.entry(at);
             leaf.remove(at);
@@ -410,7 +289,7 @@ impl Tree {
         let entry = leaf.entry(at);
         leaf.remove(at);
         self.finger = NONE;
-        let mut short = leaf.len < MIN;
+        let mut short = leaf.len < Leaf::MIN;
         self.len -= 1;
         let mut leaves = true;
         while short {
@@ -422,7 +301,7 @@ impl Tree {
                 self.join_inners(parent, left);
             }
             leaves = false;
-            short = self.inners[parent].len < MIN;
+            short = self.inners[parent].len < Inner::MIN;
         }
         self.lower_root();
         entry
@@ -445,7 +324,7 @@ impl Tree {
             (self.inners[parent].child[at], self.inners[parent].child[at + 1]);
         let (mut left, mut right) = (self.leaves[left_id], self.leaves[right_id]);
         let total = left.len + right.len;
-        let merge = total <= CAP;
+        let merge = total <= Leaf::CAP;
         Leaf::spread(&mut left, &mut right, if merge { total } else { total / 2 });
         if merge {
             left.next = right.next;
@@ -467,7 +346,7 @@ impl Tree {
         let (mut left, mut right) = (self.inners[left_id], self.inners[right_id]);
         right.key[0] = self.inners[parent].key[at + 1];
         let total = left.len + right.len;
-        let merge = total <= CAP;
+        let merge = total <= Inner::CAP;
         Inner::spread(&mut left, &mut right, if merge { total } else { total / 2 });
         if merge {
             self.inners.remove(right_id);
@@ -478,64 +357,4 @@ impl Tree {
         }
         self.inners[left_id] = left;
     }
-
-    /// Panics if an invariant is broken.
-    pub(super) fn assert_consistent(&self) {
-        let (leaves, inners) = nodes_for(self.len);
-        assert!(self.leaves.len() <= leaves, "{} leaves, bound {leaves}", self.leaves.len());
-        assert!(self.inners.len() <= inners, "{} inner nodes, bound {inners}", self.inners.len());
-        if self.root == NONE {
-            assert_eq!((self.len, self.leaves.len(), self.inners.len()), (0, 0, 0));
-            return;
-        }
-        assert!(self.finger == NONE || self.leaves[self.finger].len > 0, "a leaf in use");
-        let mut seen = Seen { last: NONE, end: 0, ranges: 0, leaves: 0, inners: 0 };
-        self.assert_node(self.root, self.height, (0, u64::MAX), &mut seen);
-        assert_eq!(self.leaves[seen.last].next, NONE, "the last leaf ends the list");
-        assert_eq!(seen.ranges, self.len, "number of ranges");
-        assert_eq!(seen.leaves, self.leaves.len(), "no leaf is lost");
-        assert_eq!(seen.inners, self.inners.len(), "no inner node is lost");
-    }
-
-    fn assert_node(&self, id: u32, height: usize, bounds: (u64, u64), seen: &mut Seen) {
-        if height == 0 {
-            return self.assert_leaf(id, bounds, seen);
-        }
-        seen.inners += 1;
-        let inner = &self.inners[id];
-        let least = if id == self.root { 2 } else { MIN };
-        assert!((least..=CAP).contains(&inner.len), "inner node of {} children", inner.len);
-        for i in 0..inner.len {
-            let low = if i == 0 { bounds.0 } else { inner.key[i] };
-            let high = if i + 1 < inner.len { inner.key[i + 1] } else { bounds.1 };
-            assert!(bounds.0 <= low && low < high && high <= bounds.1, "keys ascend");
-            self.assert_node(inner.child[i], height - 1, (low, high), seen);
-        }
-    }
-
-    fn assert_leaf(&self, id: u32, (low, high): (u64, u64), seen: &mut Seen) {
-        let leaf = &self.leaves[id];
-        let least = if id == self.root { 1 } else { MIN };
-        assert!((least..=CAP).contains(&leaf.len), "leaf of {} ranges", leaf.len);
-        assert_eq!(leaf.prev, seen.last, "leaves are linked in order");
-        assert!(seen.last == NONE || self.leaves[seen.last].next == id, "both ways");
-        for i in 0..leaf.len {
-            let (start, end) = (leaf.start[i], leaf.end[i]);
-            assert!(start < end && seen.end <= start, "ranges ascend and are disjoint");
-            assert!(low <= start && start < high, "a range stands under its key");
-            seen.end = end;
-        }
-        seen.last = id;
-        seen.ranges += leaf.len;
-        seen.leaves += 1;
-    }
-}
-
-/// What the consistency walk has come by.
-struct Seen {
-    last: u32,
-    end: u64,
-    ranges: usize,
-    leaves: usize,
-    inners: usize,
 }
