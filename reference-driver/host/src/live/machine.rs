@@ -27,7 +27,7 @@ use super::world::{Task, World, errno, within};
 use super::{maps, sync_file};
 
 /// Memory of destroyed objects that is kept before all processes are asked who has it mapped.
-const KEEP_BYTES: u64 = 64 << 20;
+const KEEP_BYTES: u64 = 256 << 20;
 /// Memory that may be mapped before clients are asked what of all that is mapped still is.
 const MAPPED_BYTES: u64 = 1 << 20;
 /// Pauses of a worker that waits for memory to change, shortest and longest.

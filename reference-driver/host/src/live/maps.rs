@@ -84,6 +84,12 @@ fn children(pid: i32) -> Vec<i32> {
     lists.iter().flat_map(|list| list.split_whitespace().flat_map(str::parse)).collect()
 }
 
+/// Whether a process is under a seccomp filter, as every client is.
+fn is_filtered(pid: i32) -> bool {
+    let status = read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.strip_prefix("Seccomp:").is_some_and(|mode| mode.trim() == "2"))
+}
+
 /// What any process of this user has mapped. Looks at all processes, so it takes milliseconds.
 pub(crate) fn of_everybody(inode: u64) -> Mapped {
     let mut mapped = Mapped::default();
@@ -98,7 +104,8 @@ pub(crate) fn of_everybody(inode: u64) -> Mapped {
         for entry in entries.flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
             let Some(pid) = pid.filter(|pid| seen.insert(*pid)) else { continue };
-            if entry.metadata().is_ok_and(|data| user == 0 || data.uid() == user) {
+            let ours = entry.metadata().is_ok_and(|data| user == 0 || data.uid() == user);
+            if ours && is_filtered(pid) {
                 mapped.add(pid, inode);
             }
         }
