@@ -90,6 +90,18 @@ impl Device {
         Ok(child)
     }
 
+    /// As [`Device::spawn`], at less cost in a large process: but the child outlives this process
+    /// unless it calls `prctl(PR_SET_PDEATHSIG)` itself.
+    ///
+    /// # Errors
+    /// As [`Device::spawn`].
+    pub fn spawn_quickly(&self, command: Command) -> io::Result<Child> {
+        let service: Arc<dyn Service> = Arc::<Machine>::clone(&self.machine);
+        let child = spawn::spawn_quickly(command, service, &self.ends)?;
+        self.machine.add_root(child.id());
+        Ok(child)
+    }
+
     /// The driver's counters now, in the order of [`COUNTERS`], after everything that was closed
     /// before; `None` once the driver has panicked.
     #[must_use]

@@ -34,10 +34,17 @@ struct Dma {
     next: u64,
 }
 
+/// Words of zero in pages that the kernel gives out on first use: a table costs what is used of it.
+fn zeroed(len: usize) -> Box<[AtomicU64]> {
+    let words: Box<[u64]> = vec![0; len].into_boxed_slice();
+    // SAFETY: AtomicU64 has the size, alignment and validity of u64, and the box is passed on whole.
+    unsafe { Box::from_raw(Box::into_raw(words) as *mut [AtomicU64]) }
+}
+
 impl Physical {
     /// Empty frames for so much VRAM.
     pub(crate) fn new(vram_bytes: u64) -> Physical {
-        let frames = (0..vram_bytes / PAGE).map(|_| AtomicU64::new(0)).collect();
+        let frames = zeroed((vram_bytes / PAGE) as usize);
         let dma = Dma { ranges: BTreeMap::new(), next: DMA_START };
         Physical { frames, dma: RwLock::new(dma) }
     }

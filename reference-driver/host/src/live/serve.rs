@@ -83,16 +83,16 @@ impl Drop for Counted {
     }
 }
 
-/// Starts serving: the first thread takes the listener from `socket`, and ends if none comes.
+/// Starts serving: the first thread takes the listener from `listener`, which may block, and ends if
+/// none comes.
 pub(crate) fn start(
-    socket: OwnedFd,
+    listener: impl FnOnce() -> Option<OwnedFd> + Send + 'static,
     service: Arc<dyn Service>,
     ends: &Arc<Ends>,
 ) -> io::Result<()> {
     let port_ends = Arc::clone(ends);
     thread(ends, move || {
-        let Ok(Some(listener)) = fd::receive(socket.as_fd()) else { return };
-        drop(socket);
+        let Some(listener) = listener() else { return };
         let listener = Listener::new(listener);
         let (idle, turn) = (AtomicUsize::new(1), Mutex::new(()));
         Arc::new(Port { listener, service, idle, turn, ends: port_ends }).run();

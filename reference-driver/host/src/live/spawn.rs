@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -12,6 +13,9 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::serve::{self, Ends, Service};
 use super::sys::{fd, filter, notify};
+
+/// Stack of a thread that starts a process, in bytes.
+const STACK: usize = 128 << 10;
 
 static PROGRAM: LazyLock<Vec<libc::sock_filter>> = LazyLock::new(filter::program);
 
@@ -39,6 +43,8 @@ pub fn forking<R>(f: impl FnOnce() -> R) -> R {
 pub struct Child {
     process: std::process::Child,
     ended: OwnedFd,
+    /// The thread that the process was started by, if that thread is ours: it ends with this.
+    starter: Option<Sender<()>>,
 }
 
 /// Starts `command` under the filter, its calls served by `service`.
@@ -50,7 +56,7 @@ pub(crate) fn spawn(
     let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
     let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC)?;
     // Before the fork, so that the thread comes up while the child does.
-    serve::start(ours, service, ends)?;
+    serve::start(move || fd::receive(ours.as_fd()).ok().flatten(), service, ends)?;
     let program: &'static [libc::sock_filter] = &PROGRAM;
     let parent = std::process::id();
     let enter = move || {
@@ -61,19 +67,51 @@ pub(crate) fn spawn(
         if nix::unistd::getppid().as_raw().cast_unsigned() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
-        notify::confine(program, theirs.as_fd())
+        fd::send(theirs.as_fd(), notify::confine(program)?.as_fd())
     };
     // SAFETY: between fork and exec the closure only makes system calls; it neither allocates nor
     // takes a lock (`PROGRAM` was built above).
     unsafe { command.pre_exec(enter) };
     let process = forking(|| command.spawn())?;
-    let ended = fd::pidfd(process.id());
-    let mut process = process;
-    match ended {
-        Ok(ended) => Ok(Child { process, ended }),
-        Err(error) => {
-            let _killed = process.kill().and_then(|()| process.wait());
-            Err(error)
+    Child::new(process, None)
+}
+
+/// As [`spawn`], but without a fork, whose cost grows with the memory of this process, and so without
+/// the signal at this process's death: for programs that ask for that signal themselves.
+pub(crate) fn spawn_quickly(
+    mut command: Command,
+    service: Arc<dyn Service>,
+    ends: &Arc<Ends>,
+) -> io::Result<Child> {
+    let (give, take) = mpsc::sync_channel(1);
+    serve::start(move || take.recv().ok(), service, ends)?;
+    let (tell, hear) = mpsc::sync_channel(1);
+    let (starter, end) = mpsc::channel::<()>();
+    // A filter belongs to a thread and is inherited by what that thread starts.
+    let body = move || {
+        let listener = notify::confine(&PROGRAM);
+        let started = listener.and_then(|listener| {
+            give.send(listener).map_err(io::Error::other)?;
+            forking(|| command.spawn())
+        });
+        drop((command, give));
+        let _gone = tell.send(started);
+        // The process may have asked to be told of the end of its parent, which is this thread.
+        let _released = end.recv();
+    };
+    std::thread::Builder::new().name("starter".into()).stack_size(STACK).spawn(body)?;
+    let process = hear.recv().map_err(io::Error::other)??;
+    Child::new(process, Some(starter))
+}
+
+impl Child {
+    fn new(mut process: std::process::Child, starter: Option<Sender<()>>) -> io::Result<Child> {
+        match fd::pidfd(process.id()) {
+            Ok(ended) => Ok(Child { process, ended, starter }),
+            Err(error) => {
+                let _killed = process.kill().and_then(|()| process.wait());
+                Err(error)
+            }
         }
     }
 }
@@ -95,7 +133,9 @@ impl Child {
     /// # Errors
     /// Those of `waitpid(2)`.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
-        self.process.wait()
+        let status = self.process.wait()?;
+        self.starter = None;
+        Ok(status)
     }
 
     /// Waits for the end of the process, at most `limit` (rounded up to milliseconds); `None` if it
@@ -107,7 +147,7 @@ impl Child {
         let ms = limit.as_nanos().div_ceil(1_000_000);
         let timeout = PollTimeout::try_from(ms).unwrap_or(PollTimeout::MAX);
         if fd::ready(self.ended.as_fd(), PollFlags::POLLIN, timeout)? {
-            return self.process.wait().map(Some);
+            return self.wait().map(Some);
         }
         Ok(None)
     }
@@ -117,7 +157,11 @@ impl Child {
     /// # Errors
     /// Those of `waitpid(2)`.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.process.try_wait()
+        let status = self.process.try_wait()?;
+        if status.is_some() {
+            self.starter = None;
+        }
+        Ok(status)
     }
 
     /// Kills the process by SIGKILL; one that has ended already is no error.

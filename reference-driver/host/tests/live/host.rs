@@ -98,7 +98,7 @@ impl Talk {
 /// Runs a client on a device of its own; nothing may be left.
 pub(crate) fn client_succeeds(role: &str) {
     let device = device();
-    let mut child = device.spawn(this(role)).expect("spawn");
+    let mut child = device.spawn_quickly(this(role)).expect("spawn");
     let status = child.wait_timeout(2 * LONG).expect("wait").expect("an end in time");
     assert!(status.success(), "{role}: {status}");
     drop(child);
@@ -402,8 +402,10 @@ fn panic_of_the_driver_ends_the_device_only() {
 
 fn a_missing_program_is_an_error() {
     let device = device();
-    let error = device.spawn(Command::new("/nonexistent")).expect_err("no such program");
-    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    for spawn in [Device::spawn, Device::spawn_quickly] {
+        let error = spawn(&device, Command::new("/nonexistent")).expect_err("no such program");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
     clean(device);
 }
 

@@ -102,28 +102,18 @@ impl AsFd for Listener {
     }
 }
 
-/// Installs `program` on the calling thread, giving up the right to gain privileges, and sends the
-/// listener over `socket`. Makes system calls only, so it may run between fork and exec.
+/// Installs `program` on the calling thread, giving up the right to gain privileges; gives the
+/// listener. Makes system calls only, so it may run between fork and exec.
 ///
 /// The listener is closed by exec; one exists per thread at most (`EBUSY`). Where the kernel has it
 /// (5.19), a call that was received can be interrupted by deadly signals only: otherwise the caller
 /// would leave and repeat it while the host works.
-pub(crate) fn confine(program: &[libc::sock_filter], socket: BorrowedFd<'_>) -> io::Result<()> {
-    let len =
-        u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
-    let raw = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
-    // SAFETY: plain numbers.
-    done_io(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) })?;
+pub(crate) fn confine(program: &[libc::sock_filter]) -> io::Result<OwnedFd> {
     let flags =
         libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
-    // SAFETY: `raw` describes `program`, which the kernel only reads, within the call.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const raw)
-    };
-    let fd = done_io(i32::try_from(fd).unwrap_or(-1))?;
+    let fd = install(program, flags)?;
     // SAFETY: the call has just made this descriptor for us.
-    let listener = unsafe { OwnedFd::from_raw_fd(fd) };
-    super::fd::send(socket, listener.as_fd())
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Installs a program without notifications on the calling thread.
