@@ -12,6 +12,8 @@ use std::process::ExitCode as Status;
 
 use fencepost_engine::worker::{self, Job};
 use fencepost_fixtures::DeviceSpec;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
 
 /// First argument of a worker.
 const ROLE: &str = "worker";
@@ -68,6 +70,9 @@ fn work(arguments: &Arguments) -> Result<Status, String> {
     if arguments.nothing {
         return Ok(Status::SUCCESS);
     }
+    // The runner starts workers without a fork, so it cannot ask for this on their behalf. Should it
+    // be gone already, the first report finds no reader.
+    set_pdeathsig(Signal::SIGKILL).map_err(|e| format!("PR_SET_PDEATHSIG: {e}"))?;
     let device: DeviceSpec = match &arguments.device {
         Some(name) => name.parse().map_err(|e| format!("--device: {e}"))?,
         None => return Err("--device is missing".into()),
