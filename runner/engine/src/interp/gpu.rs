@@ -451,11 +451,10 @@ impl Actor<'_, '_> {
         let alone = job.queue.users.lock().unwrap_or_else(|p| p.into_inner()).len() <= 1;
         // A queue is banned by its first fault, so that it has one at most; of a destroyed queue
         // whose number came back there may be older ones.
-        let fault = log
-            .faults
-            .iter()
-            .rev()
-            .find(|fault| fault.queue == job.queue.queue && (!alone || fault.job == job.number));
+        let fault =
+            log.faults.iter().rev().find(|fault| {
+                fault.queue == job.queue.queue && (!alone || fault.job == job.number)
+            });
         Ok(match fault {
             Some(fault) => (End::Fault(*fault), Some(*fault)),
             None => (End::Cut, None),
