@@ -1,5 +1,6 @@
 //! Time to check 1,000 scenario files: every bundled scenario over and over. `cargo bench -p
-//! fencepost-engine --bench check` prints it, and fails above the bound of one second.
+//! fencepost-engine --bench check` prints it, and fails above the bound of one second. It counts the
+//! time that the thread really ran, where the kernel tells: other load is none of its business.
 
 use fencepost_engine::lang;
 use std::hint::black_box;
@@ -27,19 +28,26 @@ fn bundled() -> Vec<(PathBuf, String)> {
     out
 }
 
+/// Time that this thread was on a CPU.
+fn on_cpu() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+    text.split(' ').next()?.parse().ok().map(Duration::from_nanos)
+}
+
 fn main() {
     let files = bundled();
     let mut best = Duration::MAX;
     let mut bytes = 0;
     for _ in 0..RUNS {
-        let start = Instant::now();
+        let (wall, cpu) = (Instant::now(), on_cpu());
         bytes = 0;
         for (path, text) in files.iter().cycle().take(FILES) {
             let loaded = lang::load(path.to_str().expect("ASCII"), text);
             bytes += text.len();
             black_box(loaded.expect("bundled scenarios are right"));
         }
-        best = best.min(start.elapsed());
+        let cpu = on_cpu().zip(cpu).map(|(end, start)| end.saturating_sub(start));
+        best = best.min(cpu.unwrap_or_else(|| wall.elapsed()));
     }
     let variants: usize = files
         .iter()
