@@ -43,7 +43,6 @@ pub(crate) fn sim() -> Sim {
 pub(crate) struct Bo {
     pub(crate) handle: u32,
     pub(crate) mem: BoMem,
-    pub(crate) size: u64,
 }
 
 impl<'a> Client<'a> {
@@ -83,7 +82,7 @@ impl<'a> Client<'a> {
         self.call(GEM_CREATE, &mut args)?;
         let mut offset = GemMmapOffset { handle: args.handle, ..Default::default() };
         self.call(GEM_MMAP_OFFSET, &mut offset)?;
-        Ok(Bo { handle: args.handle, mem: BoMem(offset.offset), size })
+        Ok(Bo { handle: args.handle, mem: BoMem(offset.offset) })
     }
 
     pub(crate) fn bo(&self, size: u64, placement: u32) -> Bo {

@@ -86,7 +86,7 @@ fn a_fault_is_reported_to_the_byte_and_bans_the_queue() {
     ];
     for (program, addr, access, kind) in rows {
         let (gpu, _) = with_data(&client);
-        gpu.run(&[program.clone()]);
+        gpu.run(std::slice::from_ref(&program));
         let fault = client.faults(gpu.vm)[0];
         let seen = (fault.addr, fault.access, fault.kind);
         assert_eq!(seen, (addr, access, kind), "{program:x?}");

@@ -2,6 +2,7 @@
 
 mod bind;
 mod client;
+mod debug;
 mod jobs;
 mod objects;
 mod skeleton;

@@ -163,6 +163,10 @@ impl SimHost {
         self.world().fds[task.0].get(at).copied().flatten()
     }
 
+    pub(super) fn fd_count(&self, task: Task) -> i32 {
+        self.world().fds[task.0].len() as i32
+    }
+
     /// Copies a descriptor to another process, as SCM_RIGHTS does.
     ///
     /// # Errors

@@ -126,6 +126,13 @@ impl Sim {
         Ok(())
     }
 
+    /// Closes all descriptors of a process, as its exit does.
+    pub fn close_all_fds(&self, task: Task) {
+        for fd in 0..self.host().fd_count(task) {
+            let _ = self.close_fd(task, fd);
+        }
+    }
+
     /// Steps one worker, if any has work; or lets time pass for those that wait for it. False: there
     /// is nothing to do.
     pub fn step(&self) -> bool {
