@@ -185,9 +185,9 @@ impl Actor<'_, '_> {
             }
             Batch::At { at, size } => {
                 let (addr, bytes) = (self.gpu_place(vm, at)?, self.value(size)?);
-                let known = self.program_at(vm, addr);
-                let program = known.unwrap_or_else(|| Program::new([GpuOp::Bad]));
-                let origins = vec![self.origin; program.ops.len()];
+                let program = self.program_at(vm, addr);
+                let ops = program.as_ref().map_or(0, |program| program.ops.len());
+                let origins = vec![self.origin; ops];
                 Ok((oracle::Batch { program, origins, at: Some((addr, bytes)) }, Vec::new()))
             }
         }
@@ -776,9 +776,13 @@ fn put_job(actor: &Actor<'_, '_>, name: &str, job: &Arc<JobObject>) {
 
 /// A batch for the device.
 fn work(batch: &oracle::Batch) -> Work<'_> {
-    match batch.at {
-        None => Work::Program(&batch.program),
-        Some((addr, bytes)) => Work::At { addr, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) },
+    match (batch.at, &batch.program) {
+        (None, Some(program)) => Work::Program(program),
+        (Some((addr, bytes)), _) => {
+            Work::At { addr, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) }
+        }
+        // Only what stands in memory may be unknown.
+        (None, None) => Work::At { addr: 0, bytes: 0 },
     }
 }
 

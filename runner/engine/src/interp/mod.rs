@@ -13,6 +13,10 @@ mod bind;
 mod cpu;
 mod debug;
 mod expect;
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod fake_tests;
 mod gpu;
 mod objects;
 mod rendezvous;

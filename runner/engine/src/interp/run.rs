@@ -1,6 +1,6 @@
 //! A whole test: from opening the device to its leak counters. Owns the order of things.
 
-use super::actor::{Actor, Done, LAST_WAIT, Stop};
+use super::actor::{Actor, Done, Stop};
 use super::stage::{Stage, all};
 use crate::lang::ast::{self, Test};
 use crate::lang::step::{Action, Step};
@@ -303,6 +303,7 @@ impl Leaks {
     /// Looks when all is closed. A close may take a moment to be worked off.
     fn after(&self, closed: Instant) -> Option<Failure> {
         const LOOK_EVERY: Duration = Duration::from_millis(1);
+        const PATIENCE: Duration = Duration::from_secs(3);
         loop {
             let now = live(&*self.client)?;
             let grown = |(name, value): &(&String, &u64)| {
@@ -313,7 +314,7 @@ impl Leaks {
             if leaked.is_empty() {
                 return None;
             }
-            if closed.elapsed() > LAST_WAIT {
+            if closed.elapsed() > PATIENCE {
                 let was = |(name, value): (&String, &u64)| format!("{name} = {value}");
                 let before: Vec<String> = self.before.iter().map(was).collect();
                 return Some(Failure {

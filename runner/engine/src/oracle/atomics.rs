@@ -48,6 +48,15 @@ pub enum Values {
     Any,
     /// These.
     Some(BTreeSet<u64>),
+    /// `first` plus 0 to `count` times `step`: a counter that many add the same number to.
+    Steps {
+        /// The least.
+        first: u64,
+        /// The distance, not 0.
+        step: u64,
+        /// How many beyond the first.
+        count: u64,
+    },
 }
 
 /// Most values that are told apart.
@@ -68,6 +77,26 @@ impl Values {
         Self::Some(BTreeSet::from([value]))
     }
 
+    /// `first` and so many steps on from there, if the last one does not wrap.
+    fn steps(first: u64, step: u64, count: u64, width: Width) -> Option<Self> {
+        let last = step.checked_mul(count).and_then(|way| first.checked_add(way))?;
+        if step == 0 || count == 0 {
+            return Some(Self::single_value(first));
+        }
+        (width.mask(last) == last).then_some(Self::Steps { first, step, count })
+    }
+
+    /// As a list of numbers, unless there are too many.
+    pub(super) fn listed(self) -> Self {
+        match self {
+            Self::Steps { first, step, count } if count < MAX_VALUES as u64 => {
+                Self::Some((0..=count).map(|i| first + i * step).collect())
+            }
+            Self::Steps { .. } => Self::Any,
+            other => other,
+        }
+    }
+
     /// The number, if there is exactly one.
     #[must_use]
     pub fn single(&self) -> Option<u64> {
@@ -83,13 +112,16 @@ impl Values {
         match self {
             Self::Any => true,
             Self::Some(values) => values.contains(&value),
+            Self::Steps { first, step, count } => value
+                .checked_sub(*first)
+                .is_some_and(|way| way.is_multiple_of(*step) && way / step <= *count),
         }
     }
 
     /// Both sets.
     #[must_use]
     pub fn union(self, other: Self) -> Self {
-        match (self, other) {
+        match (self.listed(), other.listed()) {
             (Self::Some(mut a), Self::Some(b)) => {
                 a.extend(b);
                 Self::capped(a)
@@ -101,16 +133,16 @@ impl Values {
     /// Each number changed.
     #[must_use]
     pub fn map(self, f: impl Fn(u64) -> u64) -> Self {
-        match self {
-            Self::Any => Self::Any,
+        match self.listed() {
             Self::Some(values) => Self::Some(values.into_iter().map(f).collect()),
+            _ => Self::Any,
         }
     }
 
     /// Each number of one set with each of the other.
     #[must_use]
     pub fn combine(self, other: Self, f: impl Fn(u64, u64) -> u64) -> Self {
-        match (self, other) {
+        match (self.listed(), other.listed()) {
             (Self::Some(a), Self::Some(b)) if a.len().saturating_mul(b.len()) <= MAX_VALUES => {
                 Self::Some(a.iter().flat_map(|x| b.iter().map(|y| f(*x, *y))).collect())
             }
@@ -150,7 +182,8 @@ pub(super) fn values(
         && one_kind(clocks, &visible, base)
     {
         let first = memory.source_values(clocks, source, start, width, depth);
-        return prefixes(clocks, &visible, at, first);
+        let sums = first.single().and_then(|first| counter(clocks, &visible, at, first));
+        return sums.unwrap_or_else(|| prefixes(clocks, &visible, at, first));
     }
     let word = Word { memory, clocks, start, width, depth };
     word.orders(cell, at)
@@ -182,6 +215,27 @@ fn one_kind(clocks: &Clocks, writes: &[&Write], base: Event) -> bool {
     })
 }
 
+/// A counter to which all that race with the read add one number, and which does not wrap: the usual
+/// case by far, and with thousands of additions the only one that is cheap.
+fn counter(clocks: &Clocks, writes: &[&Write], at: Option<Event>, first: u64) -> Option<Values> {
+    let (mut sum, mut step, mut count, mut width) = (first, None, 0u64, Width::U64);
+    for write in writes {
+        let What::Rmw(rmw) = &write.what else { continue };
+        if rmw.op != AtomicOp::Add || !write.certain {
+            return None;
+        }
+        width = rmw.width;
+        if at.is_none_or(|at| clocks.before(write.at, at)) {
+            sum = apply_all(rmw, sum);
+        } else if *step.get_or_insert(rmw.operand) == rmw.operand {
+            count += u64::from(rmw.times);
+        } else {
+            return None;
+        }
+    }
+    Values::steps(sum, step.unwrap_or(0), count, width)
+}
+
 /// Every timeline contributes its atomics before the read and any number of those racing with it.
 fn prefixes(clocks: &Clocks, writes: &[&Write], at: Option<Event>, first: Values) -> Values {
     let mut lines: BTreeMap<u16, Vec<(&Rmw, bool, bool)>> = BTreeMap::new();
@@ -195,7 +249,7 @@ fn prefixes(clocks: &Clocks, writes: &[&Write], at: Option<Event>, first: Values
     for line in lines.values_mut() {
         // Known ones first: a timeline's events are known up to some point and racing from there.
         line.sort_by_key(|(_, known, _)| !*known);
-        let Values::Some(mut current) = values else { return Values::Any };
+        let Values::Some(mut current) = values.listed() else { return Values::Any };
         let mut reached = BTreeSet::new();
         for (rmw, known, certain) in line {
             if *known {
@@ -347,9 +401,9 @@ impl Word<'_> {
 
     fn store_values(&self, source: &Source) -> Option<BTreeSet<u64>> {
         let (start, width) = (self.start, self.width);
-        match self.memory.source_values(self.clocks, source, start, width, self.depth) {
+        match self.memory.source_values(self.clocks, source, start, width, self.depth).listed() {
             Values::Some(values) => Some(values),
-            Values::Any => None,
+            _ => None,
         }
     }
 }

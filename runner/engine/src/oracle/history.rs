@@ -52,9 +52,9 @@ pub(super) fn visible<'a, T: Dated>(
         }
         known.push(entry);
     }
-    let hides = |v: &T, w: &T| v.overwrites() && clocks.before(w.at(), v.at());
-    let mut visible: Vec<&T> =
-        known.iter().filter(|w| !known.iter().any(|v| hides(v, w))).copied().collect();
+    let over: Vec<Event> = known.iter().filter(|v| v.overwrites()).map(|v| v.at()).collect();
+    let hidden = |w: &T| over.iter().any(|v| clocks.before(w.at(), *v));
+    let mut visible: Vec<&T> = known.iter().filter(|w| !hidden(w)).copied().collect();
     visible.reverse();
     racing.reverse();
     visible.extend(racing);

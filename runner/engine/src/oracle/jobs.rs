@@ -160,18 +160,22 @@ impl Job {
         access: &Access,
     ) -> (Fate, Option<(u64, Use, Translation)>) {
         let mut fate = Fate::Done;
-        if matches!(access.kind, Kind::Bad) {
-            return (Fate::Faults, None);
+        match access.kind {
+            Kind::Bad => return (Fate::Faults, None),
+            Kind::Opaque => return (Fate::Open, None),
+            _ => {}
         }
         for (addr, len, usage, align) in access.ranges() {
             if !addr.is_multiple_of(align) || !world.space.contains(addr, len) {
                 return (Fate::Faults, Some((addr, usage, Translation::None)));
             }
             for (start, _, placed) in
-                world.space.translate(world.clocks, (addr, addr + len), access.at)
+                world.space.translate(world.clocks, span(addr, len), access.at)
             {
                 let bad = placed.iter().filter(|p| refuses(p.to, usage).is_some()).count();
-                if bad == placed.len() {
+                // Of a batch only the first word is fetched for certain: it may end early.
+                let needed = usage != Use::Fetch || start == addr;
+                if bad == placed.len() && needed {
                     return (Fate::Faults, Some((start, usage, placed[0].to)));
                 }
                 if bad > 0 {
@@ -185,8 +189,10 @@ impl Job {
     /// The access that a reported fault belongs to, if it can have faulted there.
     fn faulted_at(&self, world: &World<'_>, fault: &Fault) -> Option<usize> {
         self.accesses.iter().position(|access| {
-            if matches!(access.kind, Kind::Bad) {
-                return fault.kind == FaultKind::Command;
+            match access.kind {
+                Kind::Bad => return fault.kind == FaultKind::Command,
+                Kind::Opaque => return true,
+                _ => {}
             }
             access.ranges().into_iter().any(|(addr, len, usage, align)| {
                 let within = fault.addr >= addr && fault.addr - addr < len;
@@ -194,7 +200,7 @@ impl Job {
                     let outside = !world.space.contains(fault.addr, 1)
                         || !world.space.contains(addr, len)
                         || !addr.is_multiple_of(align);
-                    let at = (fault.addr, fault.addr + 1);
+                    let at = span(fault.addr, 1);
                     let reasons = world.space.translate(world.clocks, at, access.at);
                     let mapped = reasons.iter().flat_map(|(.., placed)| placed);
                     (outside && fault.kind == FaultKind::Address)
@@ -209,7 +215,11 @@ impl Job {
     fn write(&mut self, world: &mut World<'_>, access: &Access, certain: bool) {
         let at = access.at;
         match access.kind.clone() {
-            Kind::Load { .. } | Kind::Wait { .. } | Kind::Fetch { .. } | Kind::Bad => {}
+            Kind::Load { .. }
+            | Kind::Wait { .. }
+            | Kind::Fetch { .. }
+            | Kind::Bad
+            | Kind::Opaque => {}
             Kind::Store { addr, width, value, release } => {
                 let value = match value {
                     Stored::Value(value) => Some(value),
@@ -244,7 +254,7 @@ impl Job {
                 self.record(world, access, (addr, width.bytes()), certain, release, &what);
             }
             Kind::Copy { src, dst, bytes } => {
-                for (a, b, sources) in world.space.translate(world.clocks, (src, src + bytes), at) {
+                for (a, b, sources) in world.space.translate(world.clocks, span(src, bytes), at) {
                     let target = a.wrapping_sub(src).wrapping_add(dst);
                     self.copy(world, access, (a, target, b - a), &sources, certain);
                 }
@@ -263,7 +273,7 @@ impl Job {
         release: bool,
         what: &dyn Fn(u64) -> What,
     ) {
-        for (a, b, placed) in world.space.translate(world.clocks, (addr, addr + len), access.at) {
+        for (a, b, placed) in world.space.translate(world.clocks, span(addr, len), access.at) {
             let possible = self.possible(&placed, Use::Write);
             for to in &possible {
                 let Translation::Object { object, shift, .. } = *to else { continue };
@@ -309,7 +319,7 @@ impl Job {
         certain: bool,
     ) {
         let sources = self.possible(sources, Use::Read);
-        for (a, b, targets) in world.space.translate(world.clocks, (to, to + len), access.at) {
+        for (a, b, targets) in world.space.translate(world.clocks, span(to, len), access.at) {
             let targets = self.possible(&targets, Use::Write);
             for target in &targets {
                 let Translation::Object { object, shift, .. } = *target else { continue };
@@ -360,7 +370,7 @@ impl Job {
         let mut learnt = Vec::new();
         for access in &self.accesses {
             let Kind::Wait { addr, width, value, mask, compare } = &access.kind else { continue };
-            let range = (*addr, *addr + width.bytes());
+            let range = span(*addr, width.bytes());
             let pieces = world.space.translate(world.clocks, range, access.at);
             let [(.., placed)] = &pieces[..] else { continue };
             let [Placed { to: Translation::Object { object, shift, .. }, .. }] = placed[..] else {
@@ -426,7 +436,7 @@ impl Job {
                 };
                 let access = self.accesses.iter().find(uses);
                 let mapped = access.and_then(|access| {
-                    let at = (fault.addr, fault.addr + 1);
+                    let at = span(fault.addr, 1);
                     let pieces = world.space.translate(world.clocks, at, access.at);
                     pieces.first().map(|(.., placed)| placed[placed.len() - 1].to)
                 });
@@ -446,7 +456,7 @@ impl Job {
         let seen = self.result(result)?;
         let bytes = &seen.to_le_bytes()[..width.bytes() as usize];
         let mut first = None;
-        let range = (addr, addr + width.bytes());
+        let range = span(addr, width.bytes());
         for (.., placed) in world.space.translate(world.clocks, range, access.at) {
             for to in self.possible(&placed, Use::Read) {
                 let found = match to {
@@ -470,6 +480,11 @@ impl Job {
         let mismatch = first?;
         Some(Wrong::Value { origin: access.origin, addr, seen: width.mask(seen), mismatch })
     }
+}
+
+/// The range of an access; one that runs over the top of all addresses ends there.
+fn span(addr: u64, len: u64) -> (u64, u64) {
+    (addr, addr.saturating_add(len))
 }
 
 /// Why a translation refuses a use, if it does.

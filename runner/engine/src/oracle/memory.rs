@@ -254,7 +254,7 @@ impl Memory {
             What::Store(source) => source.word(offset, width),
             What::Rmw(_) => None,
         };
-        let words = self.words(clocks, object, offset, width, at);
+        let words = self.words(clocks, object, offset, width, at).listed();
         let visible = visible(clocks, cell, Some(at));
         let last = visible.last().map_or(0, |write| write.origin);
         let candidates = match words {
@@ -413,7 +413,8 @@ impl Memory {
                 w.at != write.at
                     && !(w.at.timeline == write.at.timeline && w.at.index > write.at.index)
             });
-            let values = atomics::values(self, clocks, &without, start, end - start, Some(at), 0);
+            let values =
+                atomics::values(self, clocks, &without, start, end - start, Some(at), 0).listed();
             if let Values::Some(values) = values
                 && !values.into_iter().any(holds)
             {
@@ -470,7 +471,7 @@ impl Memory {
         let visible = visible(clocks, cell, Some(at));
         if visible.iter().any(|write| matches!(write.what, What::Rmw(_))) {
             let width = range.1 - range.0;
-            return match atomics::values(self, clocks, cell, range.0, width, Some(at), 0) {
+            return match atomics::values(self, clocks, cell, range.0, width, Some(at), 0).listed() {
                 Values::Some(values) if values.len() <= MAX_CHOICES => {
                     let word = |v: u64| Source::bytes(&v.to_le_bytes()[..width as usize], range.0);
                     Source::OneOf(values.into_iter().map(word).collect())

@@ -51,7 +51,7 @@ impl World {
 
     fn words(&mut self, line: Timeline) -> Values {
         let at = self.clocks.tick(line);
-        self.memory.words(&self.clocks, self.object, 0, 8, at)
+        self.memory.words(&self.clocks, self.object, 0, 8, at).listed()
     }
 
     fn join(&mut self, line: Timeline, others: &[Timeline]) {

@@ -31,8 +31,8 @@ pub type Point = (SyncId, u64);
 /// A batch of a submission.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// What it does.
-    pub program: Program,
+    /// What it does; none: nobody knows.
+    pub program: Option<Program>,
     /// The step of each of its operations.
     pub origins: Vec<Origin>,
     /// GPU address and length, if it stands in memory of the scenario.
@@ -43,7 +43,7 @@ impl Batch {
     /// A program that the adapter places.
     #[must_use]
     pub fn placed(program: Program, origins: Vec<Origin>) -> Self {
-        Self { program, origins, at: None }
+        Self { program: Some(program), origins, at: None }
     }
 }
 
@@ -608,7 +608,16 @@ impl Model {
                 let kind = program::Kind::Fetch { addr, bytes };
                 accesses.push(program::Access { at, origin: request.origin, kind });
             }
-            accesses.extend(program::expand(&mut self.clocks, lane, number, program, origins));
+            match program {
+                Some(program) => {
+                    let clocks = &mut self.clocks;
+                    accesses.extend(program::expand(clocks, lane, number, program, origins));
+                }
+                None => {
+                    let (at, origin) = (self.clocks.tick(lane), request.origin);
+                    accesses.push(program::Access { at, origin, kind: program::Kind::Opaque });
+                }
+            }
         }
         if let Some((addr, value)) = request.user_fence {
             let at = self.clocks.tick(lane);

@@ -52,6 +52,8 @@ pub enum Kind {
     Fetch { addr: u64, bytes: u64 },
     /// A command that always faults.
     Bad,
+    /// Words that nobody knows as commands: they may fault in any way, and write nothing.
+    Opaque,
 }
 
 /// What a store puts.
@@ -96,7 +98,7 @@ impl Access {
                 vec![(*src, *bytes, Use::Read, 1), (*dst, *bytes, Use::Write, 1)]
             }
             Kind::Fetch { addr, bytes } => vec![(*addr, *bytes, Use::Fetch, 8)],
-            Kind::Bad => Vec::new(),
+            Kind::Bad | Kind::Opaque => Vec::new(),
         }
     }
 }
