@@ -104,7 +104,7 @@ impl Span {
 
 /// What a mapping points to: a buffer object. Clones share identity.
 pub trait Object: Clone {
-    /// Tells objects apart; never used again for another one.
+    /// Tells objects apart; never used again for another one, and not `u64::MAX`.
     fn id(&self) -> u64;
     /// A VA of it was added to a VA space.
     fn linked(&self) {}

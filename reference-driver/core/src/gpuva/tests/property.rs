@@ -1,6 +1,6 @@
 //! Random bind calls against a naive model: a list of mappings, scanned from end to end.
 
-use super::{Changes, Obj, Short, Space, Span};
+use super::{Changes, Obj, Op, Short, Space, Span, Unmap};
 use crate::gpuva::Removed;
 use crate::seed::{for_seeds, Random};
 
@@ -76,6 +76,43 @@ fn range(random: &mut Random, end: u64) -> (u64, u64) {
     (start, start + len)
 }
 
+/// The laws of the operations that one request is cut into: applied to what was mapped they give what is
+/// mapped then; U and R ascend, at most two R, M last; `keep` is right for each.
+fn obey_laws(before: &[Short], ops: &[Op<Obj>], map: Option<Short>, after: &[Short]) {
+    let mut mapped = before.to_vec();
+    let take = |unmap: &Unmap<Obj>, mapped: &mut Vec<Short>| {
+        let old = super::short(&unmap.mapping.as_ref());
+        let at = mapped.iter().position(|m| *m == old).expect("what is unmapped was mapped");
+        mapped.remove(at);
+        let kept = map.is_some_and(|map| {
+            let same = old.0 == map.0 && old.0 != '0';
+            same && i128::from(old.1) - i128::from(map.1) == i128::from(old.3) - i128::from(map.3)
+        });
+        assert_eq!(unmap.keep, kept, "{old:?} under {map:?}");
+        old.1
+    };
+    let (mut starts, mut remaps) = (Vec::new(), 0);
+    for (index, op) in ops.iter().enumerate() {
+        match op {
+            Op::Unmap(unmap) => starts.push(take(unmap, &mut mapped)),
+            Op::Remap { prev, next, unmap } => {
+                remaps += 1;
+                starts.push(take(unmap, &mut mapped));
+                let pieces = [prev, next].into_iter().flatten();
+                mapped.extend(pieces.map(|piece| super::short(&piece.as_ref())));
+            }
+            Op::Map(new) => {
+                assert_eq!((index + 1, Some(super::short(&new.as_ref()))), (ops.len(), map));
+                mapped.push(super::short(&new.as_ref()));
+            }
+            Op::Prefetch(_) | Op::Madvise(_) => panic!("not an operation of a map or unmap"),
+        }
+    }
+    mapped.sort_by_key(|mapping| mapping.1);
+    assert_eq!(mapped, after, "the operations say what happens");
+    assert!(remaps <= 2 && starts.is_sorted(), "at most two R, ascending");
+}
+
 /// One operation on both; they must agree on whether it is accepted.
 fn step(random: &mut Random, space: &mut Space, model: &mut Model, changes: &mut Changes) {
     let (start, end) = range(random, 900);
@@ -87,12 +124,25 @@ fn step(random: &mut Random, space: &mut Space, model: &mut Model, changes: &mut
             let offset = if name == '0' { 0 } else { random.pick(&[start, start, 1000]) };
             let map = (name, start, end, offset);
             let request = space.request(map);
-            let result = space.manager.map(&request.as_ref(), changes, |_| {});
+            let (before, listed) = (space.list(), space.manager.map_ops(&request.as_ref()));
+            let mut told = Vec::new();
+            let each = |op: &Op<&Obj>| told.push(op.cloned());
+            let result = space.manager.map(&request.as_ref(), changes, each);
+            if result.is_ok() {
+                obey_laws(&before, &told, Some(map), &space.list());
+                let listed = listed.expect("both forms accept");
+                assert_eq!(super::ops_shown(&listed), super::ops_shown(&told), "both forms agree");
+            }
             (result.is_ok(), model.map(map))
         }
         6..9 => {
             model.unmap(start, end);
-            (space.manager.unmap(span, changes, |_| {}).is_ok(), true)
+            let before = space.list();
+            let mut told = Vec::new();
+            let each = |op: &Op<&Obj>| told.push(op.cloned());
+            let result = space.manager.unmap(span, changes, each);
+            obey_laws(&before, &told, None, &space.list());
+            (result.is_ok(), true)
         }
         9 => (space.manager.map_sparse(span, changes).is_ok(), model.map_sparse((start, end))),
         10 => {
