@@ -1,6 +1,7 @@
 //! What the runner holds: a device, its counters, its end. Owns the order in which a device is taken
 //! down.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
@@ -152,19 +153,19 @@ impl Device {
         if self.ends.wait(Duration::from_millis(100)) {
             return 0;
         }
-        let mut killed = 0;
+        let mut killed = BTreeSet::new();
         let deadline = Instant::now() + END;
         while Instant::now() < deadline {
-            for tid in self.machine.clients() {
-                if kill(Pid::from_raw(tid), Signal::SIGKILL).is_ok() {
-                    killed += 1;
+            for process in self.machine.clients() {
+                if kill(Pid::from_raw(process), Signal::SIGKILL).is_ok() {
+                    killed.insert(process);
                 }
             }
             if self.ends.wait(Duration::from_millis(20)) {
                 break;
             }
         }
-        killed
+        killed.len()
     }
 }
 

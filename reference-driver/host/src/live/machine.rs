@@ -1,7 +1,7 @@
 //! One device at work: trapped calls in, calls of the driver out. Owns the driver, the open nodes, the
 //! worker threads, and the rule that a panic of the driver ends the device, not the runner.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -365,9 +365,9 @@ impl Machine {
         self.world().files.len()
     }
 
-    /// Threads of clients that are still alive.
-    pub(crate) fn clients(&self) -> Vec<i32> {
-        self.world().threads.alive()
+    /// Processes that made calls and still exist.
+    pub(crate) fn clients(&self) -> BTreeSet<i32> {
+        self.world().threads.processes()
     }
 
     /// The driver's counters; `None` once it panicked.

@@ -1,7 +1,7 @@
 //! What `/proc` tells about clients' threads: descriptors and signals. Owns the descriptors kept open
 //! there, which also pin a thread's identity: a thread id that was reused is another file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,27 +71,31 @@ impl Threads {
         if fd < 0 {
             return Err(Errno::EBADF);
         }
-        // A kept descriptor fails when its thread is gone, and when the number is not open now.
-        if let Ok(thread) = self.thread(tid) {
-            if let Ok(info) = thread.info(fd) {
-                return Ok((info, thread.serial));
+        let ask = || {
+            let thread = self.thread(tid)?;
+            thread.info(fd).map(|info| (info, thread.serial)).map_err(|errno| (errno, Some(thread)))
+        };
+        ask().or_else(|(errno, thread)| {
+            match (errno, thread) {
+                // This process has too many open: give up those that are only kept.
+                (Errno::EMFILE | Errno::ENFILE, _) => lock(&self.known).clear(),
+                // A kept descriptor fails when the number is not open now, and when its thread is gone
+                // and another has the id.
+                (_, Some(thread)) if thread.is_alive() => return Err(Errno::EBADF),
+                _ => drop(lock(&self.known).remove(&tid)),
             }
-            if thread.is_alive() {
-                return Err(Errno::EBADF);
-            }
-            lock(&self.known).remove(&tid);
-        }
-        let thread = self.thread(tid)?;
-        thread.info(fd).map(|info| (info, thread.serial)).map_err(|_| Errno::EBADF)
+            ask().map_err(|_| Errno::EBADF)
+        })
     }
 
-    fn thread(&self, tid: i32) -> Result<Arc<Thread>, Errno> {
+    fn thread(&self, tid: i32) -> Result<Arc<Thread>, (Errno, Option<Arc<Thread>>)> {
         let mut known = lock(&self.known);
         if let Some(thread) = known.get(&tid) {
             return Ok(Arc::clone(thread));
         }
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let folder = open(format!("/proc/{tid}").as_str(), flags, Mode::empty())?;
+        let folder = open(format!("/proc/{tid}").as_str(), flags, Mode::empty());
+        let folder = folder.map_err(|errno| (errno, None))?;
         if known.len() >= MAX_THREADS {
             known.clear();
         }
@@ -108,21 +112,16 @@ impl Threads {
         thread.is_none_or(|thread| thread.serial != serial || thread.is_alive())
     }
 
-    /// Processes known here that still exist, by thread id.
-    pub(crate) fn alive(&self) -> Vec<i32> {
-        let known = lock(&self.known);
-        known.iter().filter(|(_, thread)| thread.is_alive()).map(|(tid, _)| *tid).collect()
+    /// Processes known here that still exist.
+    pub(crate) fn processes(&self) -> BTreeSet<i32> {
+        lock(&self.known).values().filter_map(|thread| thread.process()).collect()
     }
 
     /// Whether a signal is pending that will interrupt the thread.
     pub(crate) fn signal_pending(&self, tid: i32) -> Pending {
         let Ok(thread) = self.thread(tid) else { return Pending::No };
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let Ok(file) = openat(thread.folder.as_fd(), c"status", flags, Mode::empty()) else {
-            return Pending::No;
-        };
         let mut text = [0; 4096];
-        let len = pread(file, &mut text, 0).unwrap_or(0);
+        let len = thread.status(&mut text).unwrap_or(0);
         pending(&text[..len])
     }
 }
@@ -183,6 +182,23 @@ impl Thread {
         }
         kept.insert(fd, Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Reads the file of that name.
+    fn status(&self, text: &mut [u8]) -> Result<usize, Errno> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let file = openat(self.folder.as_fd(), c"status", flags, Mode::empty())?;
+        pread(file, text, 0)
+    }
+
+    /// The process that it belongs to, unless that has ended.
+    fn process(&self) -> Option<i32> {
+        let mut text = [0; 4096];
+        let len = self.status(&mut text).ok()?;
+        let text = String::from_utf8_lossy(&text[..len]);
+        let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::trim);
+        let ended = value("State:").is_none_or(|state| state.starts_with(['Z', 'X']));
+        if ended { None } else { value("Tgid:")?.parse().ok() }
     }
 
     /// Whether the thread still exists.
