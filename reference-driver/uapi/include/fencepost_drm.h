@@ -196,8 +196,10 @@ struct drm_fencepost_region {
 
 
 /*
- * Creates a buffer object, filled with zeros. ENOSPC: larger than any region it may be
- * placed in; ENOMEM: no memory now, even after eviction.
+ * Creates a buffer object, filled with zeros. With both placements it goes to VRAM, driving
+ * out idle objects that may live in system memory, least recently used first; without
+ * success to system memory. With VRAM alone objects in use are waited for as well. ENOSPC:
+ * larger than any region it may be placed in; ENOMEM: no memory now, even after eviction.
  */
 struct drm_fencepost_gem_create {
 	/* Must be zero. */
@@ -463,7 +465,11 @@ struct drm_fencepost_queue_create {
 /* Orders binds. */
 #define DRM_FENCEPOST_QUEUE_CLASS_BIND           1
 
-/* Destroys a queue; its jobs are cancelled, their out-fences signal with ECANCELED. */
+/*
+ * Destroys a queue. Jobs of an exec queue are cancelled, their out-fences signal with
+ * ECANCELED. Those of a bind queue still happen, since their calls have changed the address
+ * space already.
+ */
 struct drm_fencepost_queue_destroy {
 	/* The queue. */
 	__u32 queue_id;

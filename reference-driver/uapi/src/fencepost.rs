@@ -193,7 +193,9 @@ pub const COUNTERS: &[&str] = &[
 // ---- GEM ---------------------------------------------------------------------------------------
 
 record! {
-    /// Creates a buffer object, filled with zeros. `ENOSPC`: larger than any region it may be
+    /// Creates a buffer object, filled with zeros. With both placements it goes to VRAM, driving out
+    /// idle objects that may live in system memory, least recently used first; without success to
+    /// system memory. With VRAM alone objects in use are waited for as well. `ENOSPC`: larger than any region it may be
     /// placed in; `ENOMEM`: no memory now, even after eviction.
     pub struct GemCreate("drm_fencepost_gem_create"), 48 {
         /// Must be zero.
@@ -442,7 +444,9 @@ pub const QUEUE_CLASS_EXEC: u32 = 0;
 pub const QUEUE_CLASS_BIND: u32 = 1;
 
 record! {
-    /// Destroys a queue; its jobs are cancelled, their out-fences signal with `ECANCELED`.
+    /// Destroys a queue. Jobs of an exec queue are cancelled, their out-fences signal with
+    /// `ECANCELED`. Those of a bind queue still happen, since their calls have changed the address
+    /// space already.
     pub struct QueueDestroy("drm_fencepost_queue_destroy"), 16 {
         /// The queue.
         queue_id: u32 = Role::Handle(Object::Queue),

@@ -188,6 +188,7 @@ fn an_unmap_shuts_a_running_job_out() {
         let new = device.bo(REGION_VRAM);
         device.wait(done);
         assert_eq!(device.peek(new.mem, 0), 0, "the job has no way to the new object");
+        assert_eq!(device.counter("bus_errors"), 0, "nor to where the old one was");
         device.stop(workers);
     });
 }
