@@ -50,7 +50,7 @@ pub(crate) fn command(args: &CheckArgs) -> Result<Status, Error> {
 fn text(bad: &[Diagnostics], files: u64, tests: u64) {
     let style = Style::of(&stdout());
     for mistakes in bad {
-        println!("{}", mistakes.render(style.colour()));
+        println!("{}", mistakes.render(style.colour()).trim_end());
     }
     let right = files - bad.len() as u64;
     let right = format!("{} right, {}", count(right, "file"), count(tests, "test"));

@@ -31,6 +31,8 @@ pub(crate) struct Planned {
     pub(crate) timeout: Option<Duration>,
     /// Where its text comes from.
     pub(crate) source: Source,
+    /// Where the text is read, if not there: a replay takes what an earlier run kept.
+    pub(crate) kept: Option<PathBuf>,
     /// Why it cannot run here.
     pub(crate) skip: Option<String>,
 }
@@ -40,7 +42,7 @@ impl Planned {
     pub(crate) fn of(entry: Entry, skip: Option<String>) -> Self {
         let Entry { test, source } = entry;
         let (name, tier, needs, timeout) = (test.name, test.tier, test.needs, test.timeout);
-        Self { name, tier, needs, timeout, source, skip }
+        Self { name, tier, needs, timeout, source, kept: None, skip }
     }
 }
 

@@ -14,9 +14,12 @@ use crate::error::Error;
 use crate::expectations::Expectations;
 use crate::plan::Planned;
 use crate::run::{Folder, Order, execute, needs_attention};
+use crate::stop::block_signals;
 
 /// `fencepost replay`
 pub(crate) fn command(args: ReplayArgs) -> Result<Status, Error> {
+    // Before the first thread is started.
+    let signals = block_signals().map_err(Error::system("block signals"))?;
     let (folder, wanted) = split(&args.result)?;
     let journal = Journal::read(&folder).map_err(|e| Error::Usage(e.to_string()))?;
     let recorded = Summary::of(&journal);
@@ -37,6 +40,7 @@ pub(crate) fn command(args: ReplayArgs) -> Result<Status, Error> {
         seed,
         expectations: Expectations::default(),
         conduct: args.conduct,
+        signals,
     })?;
     for before in tests {
         let now = outcome.summary.find(&before.name);
@@ -94,16 +98,16 @@ fn choose<'a>(
 /// The test in the scenario as it was: a user's file from its copy in the run's folder, a bundled
 /// one from this program.
 fn find(started: &TestStarted, folder: &Path) -> Result<Planned, Error> {
-    let entries = match &started.source {
-        Source::Bundled(path) => catalog::bundled_file(path)?,
+    let (entries, kept) = match &started.source {
+        Source::Bundled(path) => (catalog::bundled_file(path)?, None),
         Source::File(path) => {
             let copy = Folder::from(folder.to_owned()).scenario_copy(path);
-            catalog::file_as(&copy, Path::new(path))?
+            (catalog::file_as(&copy, Path::new(path))?, Some(copy))
         }
     };
     let entry = entries.into_iter().find(|entry| entry.test.name == started.test);
     match entry {
-        Some(entry) => Ok(Planned::of(entry, None)),
+        Some(entry) => Ok(Planned { kept, ..Planned::of(entry, None) }),
         None => Err(Error::Usage(format!(
             "this program has no test {}; it was recorded by another version",
             started.test

@@ -11,6 +11,7 @@ use fencepost_results::journal;
 use fencepost_results::summary::Summary;
 
 use crate::error::Error;
+use crate::plan::Planned;
 
 /// Where runs are kept unless the user says otherwise.
 const RUNS: &str = "results/runs";
@@ -52,18 +53,20 @@ impl Folder {
     }
 
     /// Copies users' scenario files, so that a replay runs what ran.
-    pub(crate) fn keep_scenarios<'a>(
-        &self,
-        sources: impl Iterator<Item = &'a Source>,
-    ) -> Result<(), Error> {
-        let files: BTreeSet<&Source> = sources.collect();
-        for source in files {
-            let Source::File(path) = source else { continue };
+    pub(crate) fn keep_scenarios(&self, tests: &[Planned]) -> Result<(), Error> {
+        let mut copied = BTreeSet::new();
+        for test in tests {
+            let Source::File(path) = &test.source else { continue };
+            if !copied.insert(path) {
+                continue;
+            }
+            let text = test.kept.as_deref().unwrap_or(Path::new(path));
             let copy = self.scenario_copy(path);
             let folder = copy.parent().unwrap_or(&self.0);
+            let doing = format!("copy {} to {}", text.display(), copy.display());
             fs::create_dir_all(folder)
-                .and_then(|()| fs::copy(path, &copy))
-                .map_err(Error::system(format!("copy {path} to {}", copy.display())))?;
+                .and_then(|()| fs::copy(text, &copy))
+                .map_err(Error::system(doing))?;
         }
         Ok(())
     }

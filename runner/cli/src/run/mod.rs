@@ -51,6 +51,8 @@ pub(crate) struct Order {
     pub(crate) expectations: Expectations,
     /// How, and where to record.
     pub(crate) conduct: Conduct,
+    /// The signals that end the run; blocked in every thread.
+    pub(crate) signals: SigSet,
 }
 
 /// What came of a run.
@@ -63,6 +65,8 @@ pub(crate) struct Outcome {
 
 /// `fencepost run`
 pub(crate) fn command(args: RunArgs) -> Result<Status, Error> {
+    // Before the first thread is started: asking the device what it can do starts some.
+    let signals = block_signals().map_err(Error::system("block signals"))?;
     let expectations = match &args.expect {
         Some(file) => Expectations::read(file)?,
         None => Expectations::default(),
@@ -73,17 +77,17 @@ pub(crate) fn command(args: RunArgs) -> Result<Status, Error> {
     };
     let tests = plan(&args.selection)?;
     let device = args.selection.device;
-    let outcome = execute(Order { tests, device, seed, expectations, conduct: args.conduct })?;
+    let conduct = args.conduct;
+    let outcome = execute(Order { tests, device, seed, expectations, conduct, signals })?;
     Ok(Status::from(outcome.code.code()))
 }
 
 /// Executes an order from the first line of its journal to its summary.
 pub(crate) fn execute(order: Order) -> Result<Outcome, Error> {
-    let signals = block_signals().map_err(Error::system("block signals"))?;
     let folder = Folder::create(order.conduct.results.as_deref())?;
     let journal = Writer::create(folder.path()).map_err(Error::system("create the journal"))?;
     journal.append(Event::RunStarted(started(&order, &folder))).map_err(Error::Journal)?;
-    folder.keep_scenarios(order.tests.iter().map(|test| &test.source))?;
+    folder.keep_scenarios(&order.tests)?;
     let stop = Arc::new(Stop::new().map_err(Error::system("create an event descriptor"))?);
     let run = Run {
         reporter: Mutex::new(Reporter::new(&order, folder.path())),
@@ -93,7 +97,7 @@ pub(crate) fn execute(order: Order) -> Result<Outcome, Error> {
         stop,
         next: AtomicUsize::new(0),
     };
-    run.go(signals)
+    run.go()
 }
 
 /// A run in progress, shared by its threads.
@@ -107,8 +111,9 @@ struct Run {
 }
 
 impl Run {
-    fn go(self, signals: SigSet) -> Result<Outcome, Error> {
-        on_signals(signals, Arc::clone(&self.stop)).map_err(Error::system("start a thread"))?;
+    fn go(self) -> Result<Outcome, Error> {
+        on_signals(self.order.signals, Arc::clone(&self.stop))
+            .map_err(Error::system("start a thread"))?;
         if let Some(limit) = self.order.conduct.overall_timeout {
             on_timeout(limit, Arc::clone(&self.stop)).map_err(Error::system("start a thread"))?;
         }

@@ -1,0 +1,6 @@
+//! Tests of the whole program: the built executable, started as a user's shell would.
+
+mod cli;
+mod common;
+mod kill;
+mod run;
