@@ -1,4 +1,5 @@
-//! `Arc` and `Mutex` of a world without memory: neither ever exists. Atomics are the language's own.
+//! `Arc` and `Mutex` of a world without memory: neither ever exists. Atomics are the language's
+//! own.
 
 use super::{AllocError, Rank};
 use core::convert::Infallible;

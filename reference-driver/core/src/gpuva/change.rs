@@ -1,8 +1,8 @@
 //! Changing the VA space, undoing a refused call, and cleaning up after an accepted one.
 //!
-//! Owns the change log. It is a stack threaded through the records themselves: a VA is added once and
-//! taken out once in its life, so two links in each record hold every log there can be, and logging
-//! needs no memory.
+//! Owns the change log. It is a stack threaded through the records themselves: a VA is added once
+//! and taken out once in its life, so two links in each record hold every log there can be, and
+//! logging needs no memory.
 
 use super::arena::NONE;
 use super::ops::{cut, take_out};
@@ -166,8 +166,9 @@ impl<O: Object> Manager<O> {
     /// before it is done: any number of U and at most two R in ascending order, then one M.
     ///
     /// # Errors
-    /// `EINVAL`: [`Manager::check`], the offset wraps, or the range is in a sparse region that is being
-    /// removed. `ENOSPC`: it crosses the edge of a sparse region. `ENOMEM`. Nothing is changed then.
+    /// `EINVAL`: [`Manager::check`], the offset wraps, or the range is in a sparse region that is
+    /// being removed. `ENOSPC`: it crosses the edge of a sparse region. `ENOMEM`. Nothing is
+    /// changed then.
     pub fn map(
         &mut self,
         request: &Mapping<&O>,
@@ -216,8 +217,8 @@ impl<O: Object> Manager<O> {
         }
     }
 
-    /// Sets the preferred region of the NULL mappings in `span`, splitting them at its edges; those with
-    /// an object are left alone. `each` is told R and M for each one that is split, then
+    /// Sets the preferred region of the NULL mappings in `span`, splitting them at its edges; those
+    /// with an object are left alone. `each` is told R and M for each one that is split, then
     /// [`Op::Madvise`] for every one that lies in `span` afterwards.
     ///
     /// # Errors

@@ -7,19 +7,19 @@
 //!
 //! # A bind call
 //!
-//! 1. *Prepare*, at submission, under the VM lock; may allocate, may fail. For each operation one of
-//!    [`Manager::map`], [`Manager::unmap`], [`Manager::unmap_object`], [`Manager::madvise`],
-//!    [`Manager::map_sparse`], [`Manager::unmap_sparse`] changes the VA tree at once, so that the next
-//!    operation sees it, and tells the caller each elementary [`Op`] before it is done. One
-//!    [`Changes`] collects the whole call. Each of them does all or nothing; what it needs is reserved
-//!    before the first change.
+//! 1. *Prepare*, at submission, under the VM lock; may allocate, may fail. For each operation one
+//!    of [`Manager::map`], [`Manager::unmap`], [`Manager::unmap_object`], [`Manager::madvise`],
+//!    [`Manager::map_sparse`], [`Manager::unmap_sparse`] changes the VA tree at once, so that the
+//!    next operation sees it, and tells the caller each elementary [`Op`] before it is done. One
+//!    [`Changes`] collects the whole call. Each of them does all or nothing; what it needs is
+//!    reserved before the first change.
 //! 2. If anything in the call fails, [`Manager::revert`] undoes all of it, newest first, before the
-//!    VM lock is dropped. It allocates nothing and cannot fail. Otherwise [`Manager::seal`] makes the
-//!    call final and gives [`Removed`]: the VAs that went away, whose objects must stay alive and
-//!    whose sparse regions stay reserved until the page tables no longer show them.
+//!    VM lock is dropped. It allocates nothing and cannot fail. Otherwise [`Manager::seal`] makes
+//!    the call final and gives [`Removed`]: the VAs that went away, whose objects must stay alive
+//!    and whose sparse regions stay reserved until the page tables no longer show them.
 //! 3. *Commit*, in the fence path: `crate::pgtable` only; nothing here.
-//! 4. *Clean up*, under the VM lock: [`Manager::release`] frees what was removed and hands the objects
-//!    that lost their last VA to the caller.
+//! 4. *Clean up*, under the VM lock: [`Manager::release`] frees what was removed and hands the
+//!    objects that lost their last VA to the caller.
 //!
 //! Operations that only unmap never fail for lack of memory: a stock of records is kept for them
 //! ([`STANDBY`]), which other operations do not touch and which is filled up at each chance.

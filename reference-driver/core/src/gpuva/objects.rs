@@ -114,8 +114,8 @@ impl<O: Object> Manager<O> {
             .map(|vas| &vas.object)
     }
 
-    /// The mappings of one object, in the order in which they were made; those that a refused call had
-    /// taken out come last.
+    /// The mappings of one object, in the order in which they were made; those that a refused call
+    /// had taken out come last.
     pub fn mappings_of(&self, id: u64) -> impl Iterator<Item = super::Mapping<&O>> + '_ {
         self.vas_of(id).map(|va| self.view(va))
     }

@@ -195,8 +195,8 @@ impl<O: Object> Manager<O> {
     }
 
     /// The operations that split the NULL mappings at the edges of `span`, as a list: R and M for
-    /// each that has a ragged edge there, none for those with an object, none where the edges match.
-    /// Nothing is changed.
+    /// each that has a ragged edge there, none for those with an object, none where the edges
+    /// match. Nothing is changed.
     ///
     /// # Errors
     /// `EINVAL`: [`Manager::check`]. `ENOMEM`.

@@ -1,9 +1,10 @@
 //! Sparse regions, with nouveau's rules (`nouveau_uvmm.c`): a second tree beside that of mappings.
 //!
 //! Reads of an unbacked part of a region give 0 and writes are dropped. Mappings inside take
-//! precedence; where one is unmapped the sparse behaviour comes back. A mapping lies in one region as a
-//! whole or in none. A region that is being removed is *dirty* until the page tables no longer show
-//! it: it takes no mapping, cannot be removed twice, and still keeps its range from other regions.
+//! precedence; where one is unmapped the sparse behaviour comes back. A mapping lies in one region
+//! as a whole or in none. A region that is being removed is *dirty* until the page tables no longer
+//! show it: it takes no mapping, cannot be removed twice, and still keeps its range from other
+//! regions.
 
 use super::change::Log;
 use super::tree::Entry;
@@ -26,14 +27,16 @@ impl<O: Object> Manager<O> {
         all.filter(|entry| !self.regions[entry.record].dirty).map(|entry| entry.span)
     }
 
-    /// Whether `span`, which is that of a mapping, lies in a sparse region that is not being removed.
+    /// Whether `span`, which is that of a mapping, lies in a sparse region that is not being
+    /// removed.
     pub fn in_sparse(&self, span: Span) -> bool {
         self.regions(span).next().is_some()
     }
 
     /// Whether a mapping may go to `span`, and whether that is in a region.
     ///
-    /// `EINVAL`: the first region there is dirty. `ENOSPC`: the mapping would cross a region's edge.
+    /// `EINVAL`: the first region there is dirty. `ENOSPC`: the mapping would cross a region's
+    /// edge.
     pub(super) fn check_sparse(&self, span: Span) -> Result<bool, Errno> {
         let Some(entry) = self.region_tree.iter(span).next() else { return Ok(false) };
         if self.regions[entry.record].dirty {
@@ -49,8 +52,8 @@ impl<O: Object> Manager<O> {
     /// Makes a sparse region.
     ///
     /// # Errors
-    /// `EINVAL`: [`Manager::check`]. `EEXIST`: it overlaps a region. `ENOSPC`: it overlaps a mapping.
-    /// `ENOMEM`.
+    /// `EINVAL`: [`Manager::check`]. `EEXIST`: it overlaps a region. `ENOSPC`: it overlaps a
+    /// mapping. `ENOMEM`.
     pub fn map_sparse(&mut self, span: Span, changes: &mut Changes) -> Result<(), Errno> {
         self.check(span)?;
         if self.region_tree.iter(span).next().is_some() {

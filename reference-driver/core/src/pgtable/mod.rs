@@ -5,20 +5,21 @@
 //! fence path, so nothing here allocates once a bind call is accepted.
 //!
 //! # Sizes
-//! Memory is mapped by pages of 4 KiB, 64 KiB (16 neighbouring aligned entries marked contiguous) and
-//! 2 MiB: the largest for which GPU address, rest of the range, offset in the object and physical
-//! address are aligned and memory is contiguous. NULL and sparse ranges also use entries of the upper
-//! levels (1 GiB, 512 GiB), so that a huge sparse region costs next to nothing.
+//! Memory is mapped by pages of 4 KiB, 64 KiB (16 neighbouring aligned entries marked contiguous)
+//! and 2 MiB: the largest for which GPU address, rest of the range, offset in the object and
+//! physical address are aligned and memory is contiguous. NULL and sparse ranges also use entries
+//! of the upper levels (1 GiB, 512 GiB), so that a huge sparse region costs next to nothing.
 //!
 //! # Memory
-//! 1. *Prepare*, outside the page-table lock: the nodes that the operation can need at most, whatever
-//!    the table looks like by then, are computed ([`Need`]) and drawn as a [`Stock`], best through the
-//!    VM's [`Spares`]. A map needs [`Need::map`] or, for NULL and sparse, [`Need::edges`]. An unmap needs
-//!    [`Need::edges`] if it cuts a NULL mapping, else nothing: a 2 MiB memory entry keeps the node that
-//!    splitting it takes, as Linux deposits a page table behind a huge page.
-//! 2. *Commit*, in the fence path: [`PageTable::map`], [`PageTable::unmap`] take nodes from the stock
-//!    and put those they free into it. They fail only if the stock was too small, which is a bug of the
-//!    driver: the VM is banned.
+//! 1. *Prepare*, outside the page-table lock: the nodes that the operation can need at most,
+//!    whatever the table looks like by then, are computed ([`Need`]) and drawn as a [`Stock`], best
+//!    through the VM's [`Spares`]. A map needs [`Need::map`] or, for NULL and sparse,
+//!    [`Need::edges`]. An unmap needs [`Need::edges`] if it cuts a NULL mapping, else nothing: a 2
+//!    MiB memory entry keeps the node that splitting it takes, as Linux deposits a page table
+//!    behind a huge page.
+//! 2. *Commit*, in the fence path: [`PageTable::map`], [`PageTable::unmap`] take nodes from the
+//!    stock and put those they free into it. They fail only if the stock was too small, which is a
+//!    bug of the driver: the VM is banned.
 //! 3. *Clean up*: what is left in the stock goes back ([`Spares::give_back`]) or is dropped.
 //!
 //! [`Written::invalidate`] tells whether a TLB may hold something that is true no more.

@@ -1,7 +1,8 @@
 //! Entries and nodes of the page table.
 //!
 //! # Invariants
-//! - `used` of a node is the number of its entries that are not empty; a node in the table has some.
+//! - `used` of a node is the number of its entries that are not empty; a node in the table has
+//!   some.
 //! - A group (64 KiB) is 16 aligned entries of a leaf, all marked, that map one run.
 //! - A folded leaf stands for one 2 MiB page: its first entry holds it, the others are empty. It is
 //!   the node that splitting the page will need.

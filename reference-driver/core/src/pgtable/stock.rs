@@ -31,8 +31,8 @@ impl Need {
         Self { dirs: blocks(ROOT) + blocks(ROOT - 1), leaves: blocks(1) }
     }
 
-    /// Enough to map NULL or a sparse region in `span`, or to unmap `span`, whatever is there: a large
-    /// page may be cut at either edge.
+    /// Enough to map NULL or a sparse region in `span`, or to unmap `span`, whatever is there: a
+    /// large page may be cut at either edge.
     #[must_use]
     pub fn edges(span: Span) -> Self {
         let cut = |level: u32| {
@@ -142,7 +142,8 @@ impl Drop for Stock {
     }
 }
 
-/// The free nodes of a VM, kept between bind calls under the VM lock, with some set aside for unmaps.
+/// The free nodes of a VM, kept between bind calls under the VM lock, with some set aside for
+/// unmaps.
 #[derive(Debug, Default)]
 pub struct Spares {
     stock: Stock,
@@ -158,8 +159,8 @@ impl Spares {
         Self { stock: Stock::new() }
     }
 
-    /// Fills up what is set aside for unmaps. When the VM is created, before anything is mapped; later
-    /// each draw does it.
+    /// Fills up what is set aside for unmaps. When the VM is created, before anything is mapped;
+    /// later each draw does it.
     ///
     /// # Errors
     /// [`AllocError`].
@@ -184,8 +185,8 @@ impl Spares {
         }
     }
 
-    /// A stock that covers `need`, which must be that of an unmap; takes what is set aside when there
-    /// is no memory.
+    /// A stock that covers `need`, which must be that of an unmap; takes what is set aside when
+    /// there is no memory.
     ///
     /// # Errors
     /// [`AllocError`] when that was taken before and could not be filled up since.

@@ -1,6 +1,6 @@
 //! The cases of `drm_gpuvm.c`, section DOC "Split and Merge", with its numbers, and those with
-//! several mappings under one request. For each: the operations, as a list and as they are told; what is
-//! mapped then; and that undoing brings back what was.
+//! several mappings under one request. For each: the operations, as a list and as they are told;
+//! what is mapped then; and that undoing brings back what was.
 
 use super::{op_shown, ops_shown, Changes, Obj, Op, Short, Space, Span};
 

@@ -76,8 +76,8 @@ fn range(random: &mut Random, end: u64) -> (u64, u64) {
     (start, start + len)
 }
 
-/// The laws of the operations that one request is cut into: applied to what was mapped they give what is
-/// mapped then; U and R ascend, at most two R, M last; `keep` is right for each.
+/// The laws of the operations that one request is cut into: applied to what was mapped they give
+/// what is mapped then; U and R ascend, at most two R, M last; `keep` is right for each.
 fn obey_laws(before: &[Short], ops: &[Op<Obj>], map: Option<Short>, after: &[Short]) {
     let mut mapped = before.to_vec();
     let take = |unmap: &Unmap<Obj>, mapped: &mut Vec<Short>| {
@@ -206,7 +206,8 @@ fn random_calls_agree_with_the_model() {
     });
 }
 
-/// Thousands of mappings, so that the tree has several levels: filled, emptied at random, cut, undone.
+/// Thousands of mappings, so that the tree has several levels: filled, emptied at random, cut,
+/// undone.
 #[test]
 fn large_spaces_agree_with_the_model() {
     use std::collections::BTreeMap;

@@ -120,8 +120,8 @@ impl Tree {
         node
     }
 
-    /// The leaf looked at last, if `key` lies between its first and last range: then it belongs there
-    /// whatever the keys above are.
+    /// The leaf looked at last, if `key` lies between its first and last range: then it belongs
+    /// there whatever the keys above are.
     fn finger_at(&mut self, key: u64) -> Option<&mut Leaf> {
         if self.finger == NONE {
             return None;

@@ -57,8 +57,8 @@ fn spread<T: Copy>(
 impl Leaf {
     /// Most ranges in a leaf: the cost of a search and of opening a gap, about ten cache lines.
     pub(super) const CAP: usize = 32;
-    /// Fewest ranges in a leaf that is not the root. Below half, so that a range that comes and goes
-    /// does not split and merge each time.
+    /// Fewest ranges in a leaf that is not the root. Below half, so that a range that comes and
+    /// goes does not split and merge each time.
     pub(super) const MIN: usize = 12;
 
     pub(super) const EMPTY: Self = Self {

@@ -76,8 +76,8 @@ impl Model {
     }
 }
 
-/// The memory behind a mapping: chunks of one size, each at a random place. Within a chunk, offset and
-/// place differ by a multiple of 2 MiB, or of less.
+/// The memory behind a mapping: chunks of one size, each at a random place. Within a chunk, offset
+/// and place differ by a multiple of 2 MiB, or of less.
 fn memory(random: &mut Random, pages: usize, offset: u64) -> impl Fn(u64) -> Run {
     let small = 1 + random.below(700);
     let chunk = random.pick(&[1, 16, 512, 2048, small]) * SIZE_4K;
