@@ -1,6 +1,6 @@
 //! Time to check 1,000 scenario files: every bundled scenario over and over. `cargo bench -p
-//! fencepost-engine --bench check` prints it, and fails above the bound of one second. It counts the
-//! time that the thread really ran, where the kernel tells: other load is none of its business.
+//! fencepost-engine --bench check` prints it, and fails above the bound of one second. It counts
+//! the time that the thread really ran, where the kernel tells: other load is none of its business.
 
 use fencepost_engine::lang;
 use std::hint::black_box;

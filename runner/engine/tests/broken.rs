@@ -1,5 +1,5 @@
-//! Diagnostics of every file in `fixtures/data/broken`, compared with the `.snap` beside it. To accept
-//! new ones: `INSTA_UPDATE=always cargo test -p fencepost-engine --test broken`.
+//! Diagnostics of every file in `fixtures/data/broken`, compared with the `.snap` beside it. To
+//! accept new ones: `INSTA_UPDATE=always cargo test -p fencepost-engine --test broken`.
 
 use fencepost_engine::lang::{self, Diagnostics};
 use std::collections::BTreeSet;

@@ -3,13 +3,13 @@
 //! steps are in [`super::step`], what must hold in [`super::expect`].
 //!
 //! How a test runs:
-//! 1. Clients open the device; VMs, memory, queues, syncobjs are made in the order of the lists here.
-//!    Memory with a home address is bound. Then the `setup` steps run, one after the other.
+//! 1. Clients open the device; VMs, memory, queues, syncobjs are made in the order of the lists
+//!    here. Memory with a home address is bound. Then the `setup` steps run, one after the other.
 //! 2. Counters are read: evidence and `counters` expectations count from here.
-//! 3. All actors start together and run their steps; `rounds` times, with every object's content set
-//!    back to its initial pattern before each round but the first.
-//! 4. After each round, when all actors have ended, the `after` steps run and then the `expect` list is
-//!    checked; after the last round the evidence is.
+//! 3. All actors start together and run their steps; `rounds` times, with every object's content
+//!    set back to its initial pattern before each round but the first.
+//! 4. After each round, when all actors have ended, the `after` steps run and then the `expect`
+//!    list is checked; after the last round the evidence is.
 //! 5. Everything is closed, and the leak counters must be 0.
 
 use super::expect::{Bound, Expect};
@@ -123,8 +123,8 @@ pub struct Memory {
     pub pattern: Pattern,
     /// Owner of the buffer object or of the CPU mapping.
     pub client: String,
-    /// VM and address where a buffer object is bound before `setup` runs: what its name means in GPU
-    /// commands. None: GPU commands reach it by address only.
+    /// VM and address where a buffer object is bound before `setup` runs: what its name means in
+    /// GPU commands. None: GPU commands reach it by address only.
     pub home: Option<Home>,
     /// Where it is declared.
     pub span: Span,
@@ -223,8 +223,8 @@ impl CpuKind {
     }
 }
 
-/// What memory holds at first, as 8-byte little-endian words. Buffer objects are `Unique` unless the
-/// scenario says otherwise, CPU memory is `Zero`.
+/// What memory holds at first, as 8-byte little-endian words. Buffer objects are `Unique` unless
+/// the scenario says otherwise, CPU memory is `Zero`.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pattern {
     /// Zeros: whatever the device gives, which must be zeros.

@@ -14,7 +14,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("ops.prefetch", "prefetch operations"),
     ("ops.madvise", "madvise operations"),
     ("ops.keep", "unmap and remap operations with the keep flag"),
-    ("splits", "mappings split in two"),
+    ("splits", "page-table entries of 2 MiB or 64 KiB split into smaller ones"),
     ("pt.writes", "page-table entries written"),
     ("pt.clears", "page-table entries cleared"),
     ("pt.pages_2m", "entries of 2 MiB written"),

@@ -41,9 +41,10 @@ pub enum ExpectKind {
         /// Who reads.
         by: Reader,
     },
-    /// The VM's mappings are exactly these, in ascending order: checked by the VA dump, and each piece
-    /// by GPU reads of its first and last word and words at 4K steps between (a sample of 64): they
-    /// give what the oracle says that the object holds at that offset, 0 for NULL and sparse.
+    /// The VM's mappings are exactly these, in ascending order: checked by the VA dump, and each
+    /// piece by GPU reads of its first and last word and words at 4K steps between (a sample of
+    /// 64): they give what the oracle says that the object holds at that offset, 0 for NULL and
+    /// sparse.
     Maps {
         /// The VM; none: the default.
         vm: Option<String>,

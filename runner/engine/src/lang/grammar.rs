@@ -1,7 +1,7 @@
-//! The vocabulary as tables: types of values and every mapping with its keys. The parser takes known
-//! keys and suggestions from here, the JSON Schema and the reference tables of docs/SCENARIOS.md are
-//! made from here. Owns words, not their conversion; steps, commands and expectations are in
-//! [`super::verbs`].
+//! The vocabulary as tables: types of values and every mapping with its keys. The parser takes
+//! known keys and suggestions from here, the JSON Schema and the reference tables of
+//! docs/SCENARIOS.md are made from here. Owns words, not their conversion; steps, commands and
+//! expectations are in [`super::verbs`].
 
 use super::ast::CpuKind;
 

@@ -1,8 +1,9 @@
-//! The scenario language: from YAML text to tests that the interpreter runs. Owns parsing, checking,
-//! parameters and the schema; runs nothing and touches no device.
+//! The scenario language: from YAML text to tests that the interpreter runs. Owns parsing,
+//! checking, parameters and the schema; runs nothing and touches no device.
 //!
 //! [`load`] gives the scenarios of a file or every mistake in it; [`Scenario::variants`] gives what
-//! runs. The tree is in [`ast`], [`step`], [`expect`] and [`expr`], the grammar in docs/SCENARIOS.md.
+//! runs. The tree is in [`ast`], [`step`], [`expect`] and [`expr`], the grammar in
+//! docs/SCENARIOS.md.
 
 pub mod ast;
 mod check;

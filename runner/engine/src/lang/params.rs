@@ -1,4 +1,5 @@
-//! Parameters: the axes of a scenario, their combinations, and `$name` in values. Owns variant names.
+//! Parameters: the axes of a scenario, their combinations, and `$name` in values. Owns variant
+//! names.
 //!
 //! `params` is crossed, `cases` is a table of which each row gives several parameters at once,
 //! `exclude` drops combinations. A `$name` or `${name}` that is a whole value stands for the value,

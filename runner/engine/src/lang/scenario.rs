@@ -161,7 +161,8 @@ impl Scenario {
         &self.file.text
     }
 
-    /// Whether values of a parameter come from the device, so that [`Scenario::variants`] gives none.
+    /// Whether values of a parameter come from the device, so that [`Scenario::variants`] gives
+    /// none.
     #[must_use]
     pub fn needs_device(&self) -> bool {
         self.params.needs_device()

@@ -1,5 +1,5 @@
-//! The JSON Schema of a scenario, for completion and checks in editors, made from the tables that the
-//! parser reads. Weaker than the checker: names and expressions are only text to it.
+//! The JSON Schema of a scenario, for completion and checks in editors, made from the tables that
+//! the parser reads. Weaker than the checker: names and expressions are only text to it.
 
 use super::grammar::{Key, SCENARIO, Shape, Ty};
 use super::verbs::{EXPECT_KEYS, STEP_KEYS};
@@ -157,7 +157,8 @@ fn many(value: Value) -> Value {
 
 fn list_of(name: &str) -> Value {
     let item = json!({ "$ref": format!("#/$defs/{name}") });
-    json!({ "type": "array", "items": item })
+    let param = json!({ "$ref": "#/$defs/param" });
+    json!({ "type": "array", "items": { "anyOf": [item, param] } })
 }
 
 fn shape_ref(of: &Shape, defs: &mut Map<String, Value>) -> Value {

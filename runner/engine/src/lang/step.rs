@@ -45,11 +45,11 @@ pub struct Errno {
     pub code: i32,
 }
 
-/// `inject: {alloc: every}`: for k = 1, 2, ... arm the k-th operation of that kind to fail, then run
-/// the step. If the failure fired, the step must have ended with one of `outcomes`, and the VA dump
-/// of every VM of the client, the words of every object mapped there (read by the GPU), the states
-/// of queues and syncobjs, and all `live.*` counters must equal those before; go on with k + 1. If
-/// it did not fire, the step must have ended as [`Step::outcomes`] says, and that is the end.
+/// `inject: {alloc: every}`: for k = 1, 2, ... arm the k-th operation of that kind to fail, then
+/// run the step. If the failure fired, the step must have ended with one of `outcomes`, and the VA
+/// dump of every VM of the client, the words of every object mapped there (read by the GPU), the
+/// states of queues and syncobjs, and all `live.*` counters must equal those before; go on with k +
+/// 1. If it did not fire, the step must have ended as [`Step::outcomes`] says, and that is the end.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InjectEvery {
     /// What fails.
@@ -112,7 +112,8 @@ pub enum Action {
         /// What.
         body: Vec<Command>,
     },
-    /// Waits until a word compares, looking at it with CPU loads (acquire); `ETIME` at the time-out.
+    /// Waits until a word compares, looking at it with CPU loads (acquire); `ETIME` at the
+    /// time-out.
     CpuWait(WordWait),
 
     // ---- GPU -----------------------------------------------------------------------------------
@@ -216,7 +217,8 @@ pub enum Action {
     Kill(String),
 
     // ---- ABI -----------------------------------------------------------------------------------
-    /// Runs one generated uAPI case of the device adapter: it knows the errno and compares the state.
+    /// Runs one generated uAPI case of the device adapter: it knows the errno and compares the
+    /// state.
     Abi(String),
 }
 

@@ -1,5 +1,5 @@
-//! The verbs as tables: steps, GPU commands and expectations with their values, the keys beside them,
-//! an example and the meaning. Owns words, not their conversion; the types of values are in
+//! The verbs as tables: steps, GPU commands and expectations with their values, the keys beside
+//! them, an example and the meaning. Owns words, not their conversion; the types of values are in
 //! [`super::grammar`].
 
 use super::grammar::{
@@ -120,8 +120,8 @@ pub(crate) const STEPS: &[Verb] = &[
         value: Ty::Commands,
         beside: SUBMIT_KEYS,
         example: "submit: [ { store: a = 5 } ], signal: s, as: job",
-        doc: "submits and goes on; lists in the list are several batches, `{ at: a, size: 64 }` runs \
-              what stands in memory, `[]` only synchronises",
+        doc: "submits and goes on; lists in the list are several batches, `{ at: a, size: 64 }` \
+              runs what stands in memory, `[]` only synchronises",
     },
     Verb {
         name: "finish",
@@ -256,7 +256,8 @@ pub(crate) const STEPS: &[Verb] = &[
         value: Ty::MapOf(&Ty::Expr),
         beside: &[],
         example: "inject: { alloc: 3 }",
-        doc: "arms one failure, counted from now (0 disarms); kinds alloc, copy, dma_map, async_bind",
+        doc: "arms one failure, counted from now (0 disarms); kinds alloc, copy, dma_map, \
+              async_bind",
     },
     Verb {
         name: "delay.arm",

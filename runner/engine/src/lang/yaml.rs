@@ -1,8 +1,8 @@
 //! YAML to a tree of nodes with their places. The one module that knows the YAML crate: it builds
 //! the tree from parser events, so that a mistake in one value never hides those in others.
 //!
-//! Narrower than YAML on purpose: no tags, no duplicate keys, keys are plain words; anchors, aliases
-//! and `<<` merge keys work within a document, up to [`MAX_NODES`] nodes after expansion.
+//! Narrower than YAML on purpose: no tags, no duplicate keys, keys are plain words; anchors,
+//! aliases and `<<` merge keys work within a document, up to [`MAX_NODES`] nodes after expansion.
 
 use super::ast::Span;
 use super::diag::Diagnostic;
@@ -261,7 +261,7 @@ impl Builder<'_> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
             let message = format!(
-                "more than {MAX_NODES} values after aliases are expanded, or deeper than {MAX_DEPTH}"
+                "more than {MAX_NODES} values with aliases expanded, or deeper than {MAX_DEPTH}"
             );
             self.fail("too-large", node.span, message, "write less, or use `params`".into());
             return false;

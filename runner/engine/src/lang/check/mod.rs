@@ -56,7 +56,10 @@ fn evidence(test: &Test, diags: &mut Vec<Diagnostic>) {
             diags.push(Diagnostic::new("no-evidence", bound.span, message, help));
         }
     }
-    let only_negative = |b: &Bound| matches!(&b.check, Check::Compare(Compare::Equal, e) if e.constant() == Some(0));
+    let only_negative = |bound: &Bound| match &bound.check {
+        Check::Compare(Compare::Equal, value) => value.constant() == Some(0),
+        _ => false,
+    };
     if let Some(first) = test.evidence.first()
         && test.evidence.iter().all(only_negative)
     {

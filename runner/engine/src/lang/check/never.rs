@@ -1,5 +1,5 @@
-//! Expectations about words that no run can meet: a value that nobody writes, a sum that does not add
-//! up. Says nothing where the text does not tell all writes.
+//! Expectations about words that no run can meet: a value that nobody writes, a sum that does not
+//! add up. Says nothing where the text does not tell all writes.
 
 use super::super::ast::{Pattern, Span, Test, pattern_word};
 use super::super::diag::Diagnostic;

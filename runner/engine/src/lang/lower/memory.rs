@@ -105,8 +105,8 @@ impl Lower<'_> {
                 (Some("ro"), _) => readonly = Some(word.span),
                 (Some("zero"), _) => pattern = Some(Pattern::Zero),
                 _ => {
-                    let help = "compact memory is `KIND SIZE [at ADDRESS] [ro] [zero]`, without spaces in \
-                                expressions; use a mapping for more";
+                    let help = "compact memory is `KIND SIZE [at ADDRESS] [ro] [zero]`, without \
+                                spaces in expressions; use a mapping for more";
                     let message = format!("`{}` has no place here", word.text().unwrap_or(""));
                     self.error("unknown-key", word.span, message, help);
                 }

@@ -1,6 +1,6 @@
-//! From the node tree of one variant to a [`Test`], collecting every mistake on the way. Owns names,
-//! implied objects and implied capabilities; what a correct tree may still get wrong (races, bounds,
-//! expectations that cannot hold) is found by [`super::check`].
+//! From the node tree of one variant to a [`Test`], collecting every mistake on the way. Owns
+//! names, implied objects and implied capabilities; what a correct tree may still get wrong (races,
+//! bounds, expectations that cannot hold) is found by [`super::check`].
 
 mod bind;
 mod call;
