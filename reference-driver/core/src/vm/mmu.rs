@@ -123,8 +123,8 @@ impl Mmu {
     }
 
     /// Clears whole mappings, or everything: cuts no page and so needs no node.
-    pub fn clear<H: Host>(&mut self, dev: &Device<H>, span: Span, stock: &mut Stock) {
-        let erased = self.erase(dev, span, Leave::Nothing, stock);
+    pub fn clear<H: Host>(&mut self, dev: &Device<H>, span: Span, leave: Leave, stock: &mut Stock) {
+        let erased = self.erase(dev, span, leave, stock);
         debug_assert!(erased.is_ok(), "no page crosses the edge of a mapping");
     }
 

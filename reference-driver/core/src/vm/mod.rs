@@ -24,7 +24,7 @@ use crate::facade::{
 use crate::gem::{Gem, GemRef};
 use crate::gpuva::{Manager, Mapping, Removed, Span};
 use crate::host::Host;
-use crate::pgtable::{Need, Props, Spares, Stock};
+use crate::pgtable::{Leave, Need, Props, Spares, Stock};
 use crate::sched::bind::BIND_ROOM;
 use crate::sched::lane::EntityId;
 use crate::sync::fence::Fence;
@@ -163,7 +163,7 @@ impl<H: Host> Vm<H> {
     pub fn ban(&self, stock: &mut Stock) {
         self.banned.store(true, Ordering::Release);
         let mut mmu = self.mmu();
-        mmu.clear(&self.dev, self.span, stock);
+        mmu.clear(&self.dev, self.span, Leave::Nothing, stock);
         drop(mmu);
         self.dev.host.wake();
     }
@@ -213,7 +213,7 @@ impl<H: Host> Vm<H> {
     /// Frees what is mapped.
     fn teardown(&self) {
         let mut stock = Stock::new();
-        self.mmu().clear(&self.dev, self.span, &mut stock);
+        self.mmu().clear(&self.dev, self.span, Leave::Nothing, &mut stock);
         let mut space = self.space();
         let Space { manager, spares, pending } = &mut *space;
         self.dev.counters.sub(Counter::LiveVas, manager.len() as u64);
@@ -238,7 +238,7 @@ impl<H: Host> Vm<H> {
         {
             let mut mmu = self.mmu();
             for mapping in space.manager.mappings_of(gem.id) {
-                mmu.clear(&self.dev, mapping.span, &mut stock);
+                mmu.clear(&self.dev, mapping.span, Leave::Sparse, &mut stock);
             }
         }
         space.spares.give_back(stock);

@@ -173,3 +173,18 @@ fn a_failed_copy_leaves_the_data_where_it_was() {
     }
     assert_eq!(c.counter("injected"), 2);
 }
+
+#[test]
+fn an_evicted_object_gives_its_sparse_region_back() {
+    let sim = sim();
+    let c = Client::new(&sim).testing();
+    let gpu = Gpu::new(&c);
+    let bo = c.bo(K64, EITHER);
+    c.poke(bo, 0, 9);
+    c.bind(gpu.vm, &[map_sparse(A, M2), map(bo, A, K64, 0)]).expect("binds");
+    c.evict(bo.handle).expect("evicts");
+    c.bind(gpu.vm, &[unmap(A, K4)]).expect("unbinds");
+    assert_eq!((gpu.read(A), gpu.read(A + M2 - K4)), (0, 0));
+    c.poke(bo, K4, 8);
+    assert_eq!(gpu.read(A + K4), 8, "the rest was validated");
+}
