@@ -1,10 +1,12 @@
 //! The runner's side: devices, children, their ends, and machines that refuse things.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child as Process, Command, Stdio};
 use std::time::Duration;
 
+use fencepost_fixtures::sys::message::wait_readable;
 use fencepost_host::live::{Child, Config, Device, break_driver, forking, probe, refuse_calls};
 use fencepost_uapi::command as c;
 use fencepost_uapi::fencepost::COUNTERS;
@@ -116,7 +118,7 @@ fn clean(device: Device) {
 fn after_exec(args: &[String]) {
     let number = |i: usize| args[i].parse().expect("a descriptor");
     let kept = fencepost_fixtures::sys::fd::duplicate(number(0)).expect("kept over exec");
-    super::client::ping(std::os::fd::AsFd::as_fd(&kept)).expect("the node");
+    super::client::ping(kept.as_fd()).expect("the node");
     let closed = fencepost_fixtures::sys::fd::duplicate(number(1));
     assert_eq!(closed.map(drop), Err(Errno::EBADF));
 }
@@ -366,9 +368,12 @@ fn death_of_the_host_fails_calls() {
 fn children_die_with_the_host() {
     let (mut runner, mut out, line) = start_runner("hold");
     assert_eq!(line, "ready");
+    // Kept open, or the client would end by itself.
+    let _stdin = runner.stdin.take();
     runner.kill().expect("kill");
     runner.wait().expect("wait");
-    // The client is the last that holds the pipe: this ends when it has died.
+    // The client is the last that holds the pipe: it ends when the client has died.
+    wait_readable(out.get_ref().as_fd(), LONG).expect("the end of the client");
     let mut rest = String::new();
     out.read_to_string(&mut rest).expect("the end of the pipe");
     assert_eq!(rest, "");
