@@ -7,7 +7,7 @@ use super::stage::{
     all, find, put, take,
 };
 use super::view::{ClientHandle, View};
-use crate::lang::ast::{CpuKind, Home, Memory, MemoryKind, Pattern, Queue, Syncobj, Vm};
+use crate::lang::ast::{Client, CpuKind, Home, Memory, MemoryKind, Pattern, Queue, Syncobj, Vm};
 use crate::lang::step::{Create, ObjectRef, Step};
 use crate::oracle::{self, BindRequest};
 use fencepost_fixtures::Errno;
@@ -25,7 +25,7 @@ impl Actor<'_, '_> {
         let test = self.stage.test;
         for client in &test.clients {
             self.origin = self.origin_of_span(client.span);
-            self.open_client(&client.name, client.debug)?;
+            self.open_client(client)?;
         }
         for vm in &test.vms {
             self.origin = self.origin_of_span(vm.span);
@@ -63,19 +63,28 @@ impl Actor<'_, '_> {
         }
     }
 
-    fn open_client(&mut self, name: &str, debug: bool) -> Done {
+    fn open_client(&mut self, client: &Client) -> Done {
         let stage = self.stage;
-        let opened = self.timed("device.open", || stage.device.open());
-        let client = match opened {
-            Ok(client) => client,
+        let child = {
+            let mut children = stage.children.lock().unwrap_or_else(|p| p.into_inner());
+            children.remove(&client.name)
+        };
+        let opened = self.timed("device.open", || match child {
+            Some(child) => child.open(client.debug).map(|()| ClientHandle::Remote(child)),
+            None => stage.device.open().map(ClientHandle::Local),
+        });
+        let handle = match opened {
+            Ok(handle) => handle,
             Err(error) => return self.fail("opening the device", "success", &error.to_string()),
         };
-        if debug && let Err(error) = client.debug_open() {
+        if client.debug
+            && let Err(error) = handle.debug_open()
+        {
             return self.fail("opening for testing", "success", &error.to_string());
         }
-        let handle = ClientHandle::Local(client);
-        let object = ClientObject { name: name.to_owned(), handle, closed: AtomicBool::new(false) };
-        put(&stage.names.clients, name, object);
+        let name = client.name.clone();
+        let object = ClientObject { name, handle, closed: AtomicBool::new(false) };
+        put(&stage.names.clients, &client.name, object);
         Ok(())
     }
 
@@ -177,7 +186,7 @@ impl Actor<'_, '_> {
                     Err(errno) => return Ok(Err(errno)),
                 }
             }
-            MemoryKind::Cpu(kind) => match cpu_memory(*kind, size) {
+            MemoryKind::Cpu(kind) => match self.cpu_memory(&memory.client, *kind, size)? {
                 Some(Ok(view)) => (None, Some(view)),
                 Some(Err(errno)) => return Ok(Err(errno)),
                 None => return self.broken(&format!("this device cannot use {kind:?} memory")),
@@ -214,6 +223,17 @@ impl Actor<'_, '_> {
             Some(home) => self.bind_home(&object, home),
             None => Ok(Ok(())),
         }
+    }
+
+    /// CPU memory in the client's process.
+    fn cpu_memory(&mut self, client: &str, kind: CpuKind, size: u64) -> Done<Made> {
+        let client = self.client_named(client)?;
+        Ok(match (&client.handle, kind) {
+            (ClientHandle::Remote(remote), CpuKind::Anon | CpuKind::Zero) => {
+                Some(remote.memory(size).map_err(|error| error.errno))
+            }
+            _ => cpu_memory(kind, size),
+        })
     }
 
     fn make_bo(
@@ -352,7 +372,25 @@ impl Actor<'_, '_> {
         jobs.retain(|_, job| job.queue.client != name);
         drop(jobs);
         take(&names.clients, name);
-        drop(client);
+        client.handle.close();
+    }
+
+    /// Kills the process of a client and reaps it: all it holds is released by its death.
+    pub(super) fn kill(&mut self, name: &str) -> Done<Answer> {
+        let Some(client) = find(&self.stage.names.clients, name) else {
+            return self.broken(&format!("no client is called {name}"));
+        };
+        let ClientHandle::Remote(remote) = &client.handle else {
+            return self.broken(&format!("client {name} has no process of its own"));
+        };
+        // Its jobs are cut off from now on, for those who wait for them.
+        client.closed.store(true, Ordering::SeqCst);
+        for queue in all(&self.stage.names.queues).iter().filter(|queue| queue.client == name) {
+            queue.gone.store(true, Ordering::SeqCst);
+        }
+        let killed = self.timed("process.kill", || remote.kill());
+        self.close_client(name);
+        Ok(killed)
     }
 
     pub(super) fn export(
@@ -494,8 +532,11 @@ impl Actor<'_, '_> {
     }
 }
 
+/// Memory or why there is none; nothing for a kind that this device has no use for.
+type Made = Option<Result<Arc<dyn View>, Errno>>;
+
 /// CPU memory of a kind that needs no help of the device.
-fn cpu_memory(kind: CpuKind, size: u64) -> Option<Result<Arc<dyn View>, Errno>> {
+fn cpu_memory(kind: CpuKind, size: u64) -> Made {
     let window = match kind {
         CpuKind::Anon | CpuKind::Zero => Window::anon(size),
         CpuKind::Shared => Window::shared(size),

@@ -1,10 +1,12 @@
 //! A whole test: from opening the device to its leak counters. Owns the order of things.
 
 use super::actor::{Actor, Done, Stop};
+use super::remote::RemoteClient;
 use super::stage::{Stage, all};
 use crate::lang::ast::{self, Test};
 use crate::lang::step::{Action, Step};
 use crate::seed::Random;
+use fencepost_fixtures::Errno;
 use fencepost_fixtures::device::{self as dev, Client, Device};
 use fencepost_results::{Failure, Outcome, Report, Verdict};
 use std::collections::BTreeMap;
@@ -34,8 +36,13 @@ pub fn run(setting: &Setting<'_>) -> Outcome {
         let reason = format!("the device has no {}", missing.join(", "));
         return Outcome { verdict: Verdict::Skip, reason: Some(reason) };
     }
+    let (stage, main) =
+        Stage::new(test, setting.text, setting.device, setting.seed, setting.sink);
+    if let Err(errno) = fork_clients(&stage) {
+        let reason = format!("a process of a client cannot be started: {errno}");
+        return Outcome { verdict: Verdict::Fail, reason: Some(reason) };
+    }
     let watch = Leaks::before(setting.device);
-    let (stage, main) = Stage::new(test, setting.text, setting.device, setting.seed, setting.sink);
     let mut director =
         Actor::new(&stage, "setup", &test.clients[0].name, main, Random::new(setting.seed, 0));
     let missing = play(&mut director, setting.seed);
@@ -52,6 +59,17 @@ pub fn run(setting: &Setting<'_>) -> Outcome {
     drop(stage);
     let leak = watch.and_then(|watch| watch.after(closed));
     judge(failure, leak, missing.unwrap_or_default(), setting.sink)
+}
+
+/// Starts the processes of clients that have one: before anything is open or any thread runs, as they
+/// would share it.
+fn fork_clients(stage: &Stage<'_>) -> Result<(), Errno> {
+    for client in stage.test.clients.iter().filter(|client| client.process) {
+        let child = RemoteClient::fork(stage.device)?;
+        let mut children = stage.children.lock().unwrap_or_else(|p| p.into_inner());
+        children.insert(client.name.clone(), child);
+    }
+    Ok(())
 }
 
 /// The verdict from what was found.
@@ -171,7 +189,7 @@ fn act(director: &mut Actor<'_, '_>, seed: u64, round: u64) -> Done {
         };
         let mut actor = Actor::new(stage, &name, &role.actor.client, line, random);
         actor.vars.insert("copy".to_owned(), u64::from(role.copy));
-        perform_role(&mut actor, &role.actor.steps);
+        perform_role(&mut actor, role.actor);
     };
     if let [role] = &roles[..] {
         // Nobody to race with: no thread is needed.
@@ -187,7 +205,12 @@ fn act(director: &mut Actor<'_, '_>, seed: u64, round: u64) -> Done {
     if stage.is_stopped() { Err(Stop::Failed) } else { Ok(()) }
 }
 
-fn perform_role(actor: &mut Actor<'_, '_>, steps: &[Step]) {
+fn perform_role(actor: &mut Actor<'_, '_>, role: &ast::Actor) {
+    if role.process {
+        let _: Done = actor.broken("actors in processes of their own are not there yet");
+        return;
+    }
+    let steps = &role.steps;
     let ended = actor.run(steps);
     if ended != Err(Stop::Failed) {
         // What is in flight is judged too; a failure there is noted like any other.
@@ -214,7 +237,7 @@ fn check_end(director: &mut Actor<'_, '_>) -> Done {
 
 impl Actor<'_, '_> {
     /// Does what a step says, once; gives what the call answered.
-    pub(super) fn perform(&mut self, step: &Step) -> Done<Result<(), fencepost_fixtures::Errno>> {
+    pub(super) fn perform(&mut self, step: &Step) -> Done<Result<(), Errno>> {
         match &step.action {
             Action::CpuRead(read) => self.cpu_read(read),
             Action::CpuWrite(write) => self.cpu_write(write),
@@ -250,7 +273,8 @@ impl Actor<'_, '_> {
             Action::DelayRelease(point) => self.delay(step, point, dev::DelayAction::Release),
             Action::Evict(memory) => self.evict(step, memory.as_deref()),
             Action::Abi(case) => self.abi(case),
-            Action::Fork(_) | Action::Kill(_) => self.broken("processes are not there yet"),
+            Action::Kill(client) => self.kill(client),
+            Action::Fork(_) => self.broken("actors cannot fork yet"),
             Action::Repeat { .. }
             | Action::Choose(_)
             | Action::Shuffle(_)
@@ -260,7 +284,7 @@ impl Actor<'_, '_> {
         }
     }
 
-    fn abi(&mut self, case: &str) -> Done<Result<(), fencepost_fixtures::Errno>> {
+    fn abi(&mut self, case: &str) -> Done<Result<(), Errno>> {
         let stage = self.stage;
         let outcome = match self.timed("abi.case", || stage.device.run_abi(case)) {
             Ok(outcome) => outcome,
@@ -268,7 +292,7 @@ impl Actor<'_, '_> {
                 return self.fail(&format!("uAPI case {case}"), "to run", &error.to_string());
             }
         };
-        let text = |errno: Option<fencepost_fixtures::Errno>| {
+        let text = |errno: Option<Errno>| {
             errno.map_or_else(|| "success".to_owned(), super::actor::errno_name)
         };
         if let Some(violation) = outcome.violations.first() {

@@ -1,6 +1,7 @@
 //! What all actors of a test share: the device's objects by their names, the oracle, what was found
 //! wrong. Owns naming and life time; what steps do is in the modules beside.
 
+use super::remote::RemoteClient;
 use super::rendezvous::Rendezvous;
 use super::report::{Label, Labels};
 use super::view::{ClientHandle, View};
@@ -145,6 +146,8 @@ pub(super) struct Stage<'t> {
     pub(super) sometimes: Mutex<BTreeMap<u32, bool>>,
     /// Programs that stand in memory, by object and offset.
     pub(super) programs: Mutex<BTreeMap<(Object, u64), Program>>,
+    /// Processes that wait to be told to open the device, by the client's name.
+    pub(super) children: Mutex<BTreeMap<String, RemoteClient>>,
     /// Counters when the setup had ended.
     pub(super) base: Mutex<BTreeMap<String, u64>>,
 }
@@ -200,6 +203,7 @@ impl<'t> Stage<'t> {
             results: Mutex::default(),
             sometimes: Mutex::default(),
             programs: Mutex::default(),
+            children: Mutex::default(),
             base: Mutex::default(),
         };
         (stage, main)

@@ -1,5 +1,6 @@
 //! Clients and memory as actors use them, be they in this process or in another.
 
+use super::remote::RemoteClient;
 use fencepost_fixtures::device::{AtomicOp, Client, Gem, Result, Width};
 use fencepost_fixtures::memory::Window;
 use std::ops::Deref;
@@ -57,6 +58,8 @@ impl View for Window {
 pub(super) enum ClientHandle {
     /// In this process.
     Local(Box<dyn Client>),
+    /// In a process of its own.
+    Remote(RemoteClient),
 }
 
 impl ClientHandle {
@@ -64,6 +67,14 @@ impl ClientHandle {
     pub(super) fn map(&self, gem: Gem, size: u64) -> Result<Arc<dyn View>> {
         match self {
             Self::Local(client) => Ok(Arc::new(client.gem_map(gem, 0, size)?)),
+            Self::Remote(client) => client.map(gem, size),
+        }
+    }
+
+    /// Closes the file now rather than with the last who holds it, where that takes a process.
+    pub(super) fn close(&self) {
+        if let Self::Remote(client) = self {
+            client.close();
         }
     }
 }
@@ -74,6 +85,7 @@ impl Deref for ClientHandle {
     fn deref(&self) -> &(dyn Client + 'static) {
         match self {
             Self::Local(client) => &**client,
+            Self::Remote(client) => client,
         }
     }
 }
