@@ -181,7 +181,7 @@ fn prepare<H: Host>(
     match applied {
         Ok(()) => preparation.finish(&mut job),
         Err(errno) => {
-            preparation.revert();
+            preparation.revert(actions);
             call.dev.binds.unreserve(entity);
             return Err(errno);
         }
@@ -321,9 +321,7 @@ impl<H: Host> Preparation<'_, '_, H> {
                 }
                 let request =
                     Mapping { span: *span, object: gem.as_ref(), offset: *offset, attrs: *attrs };
-                let mapped = manager.map(&request, changes, |op| tally.note(op));
-                let in_sparse =
-                    mapped.inspect_err(|_| unlink_if_unused(vm, manager, gem.as_ref()))?.in_sparse;
+                let in_sparse = manager.map(&request, changes, |op| tally.note(op))?.in_sparse;
                 let (span, gem, offset, attrs) = (*span, gem.clone(), *offset, *attrs);
                 PtOp::Map { span, gem, offset, attrs, in_sparse }
             }
@@ -397,7 +395,7 @@ impl<H: Host> Preparation<'_, '_, H> {
     }
 
     /// Undoes everything.
-    fn revert(self) {
+    fn revert(self, actions: &[Action<H>]) {
         let unwound = !self.changes.is_empty();
         let counters = &self.call.dev.counters;
         let mut space = self.vm.space();
@@ -407,6 +405,14 @@ impl<H: Host> Preparation<'_, '_, H> {
         let after = manager.len();
         counters.add(Counter::LiveVas, after.saturating_sub(before) as u64);
         counters.sub(Counter::LiveVas, before.saturating_sub(after) as u64);
+        for action in actions {
+            // The link made for a mapping goes unless others need it, which shows only now.
+            if let Action::Map { gem: Some(gem), .. } = action {
+                if manager.mappings_of(gem.id).next().is_none() {
+                    gem.remove_link(self.vm);
+                }
+            }
+        }
         spares.give_back(self.stock);
         drop(space);
         if unwound {
@@ -426,16 +432,5 @@ impl<H: Host> Preparation<'_, '_, H> {
         counters.add(Counter::OpsKeep, self.tally.keeps);
         counters.add(Counter::OpsPrefetch, self.tally.prefetches);
         counters.add(Counter::OpsMadvise, self.tally.madvises);
-    }
-}
-
-/// The link made for a mapping that was refused goes unless other mappings need it.
-fn unlink_if_unused<H: Host>(
-    vm: &Vm<H>,
-    manager: &crate::gpuva::Manager<GemRef<H>>,
-    gem: Option<&GemRef<H>>,
-) {
-    if let Some(gem) = gem.filter(|gem| manager.mappings_of(gem.id).next().is_none()) {
-        gem.remove_link(vm);
     }
 }

@@ -324,3 +324,19 @@ fn madvise_splits_null_mappings_only() {
     let seen: Vec<_> = c.dump(vm).iter().map(|va| (va.addr, va.range, va.preferred)).collect();
     assert_eq!(seen, [(A, K4, 0), (A + K4, 3 * K4, REGION_SYSTEM), (A + 4 * K4, K4, 0)]);
 }
+
+#[test]
+fn a_reverted_call_still_knows_who_maps_an_object() {
+    let sim = sim();
+    let c = Client::new(&sim).testing();
+    let gpu = Gpu::new(&c);
+    let bo = c.bo(K64, REGION_SYSTEM | REGION_VRAM);
+    c.poke(bo, 0, 4);
+    c.bind(gpu.vm, &[map(bo, A, K64, 0), map_sparse(A + M2, M2)]).expect("binds");
+    // The object's only mapping goes, and the new one is refused.
+    let ops = [unmap(A, K64), map(bo, A + M2 - K4, K64, 0)];
+    assert_eq!(c.bind(gpu.vm, &ops), Err(Errno::NOSPC));
+    c.evict(bo.handle).expect("evicts");
+    assert_eq!(gpu.read(A), 4, "it was validated where it is now");
+    assert_eq!(c.counter("bus_errors"), 0);
+}

@@ -32,7 +32,7 @@ fn explore(model: fn()) {
     config.stack_size = 1 << 20;
     config.max_steps = shuttle::MaxSteps::FailAfter(200_000);
     let runs = std::env::var("FENCEPOST_SHUTTLE_RUNS").ok().and_then(|runs| runs.parse().ok());
-    let runs = runs.unwrap_or(60);
+    let runs = runs.unwrap_or(200);
     let random = RandomScheduler::new_from_seed(SEED, runs);
     shuttle::Runner::new(random, config.clone()).run(model);
     let pct = PctScheduler::new_from_seed(SEED, 3, runs);

@@ -180,9 +180,11 @@ impl Device {
     fn work(&self, worker: Worker) {
         loop {
             let seen = self.driver.host().seen();
+            // Looked at before the step: what was there when it was set is still done.
+            let stopping = self.stop.load(Ordering::SeqCst);
             match self.driver.step(worker) {
                 Step::Worked => {}
-                _ if self.stop.load(Ordering::SeqCst) => break,
+                _ if stopping => break,
                 Step::Stalled { .. } => thread::yield_now(),
                 Step::Idle => self.driver.host().wait_for_wake(seen),
             }
