@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use fencepost_core::host::{Aperture, Atomic, BoMem, BusError, Phys, Width};
+use fencepost_uapi::errno::Errno;
 use fencepost_uapi::fencepost::PAGE_SIZE;
-use fencepost_uapi::Errno;
 
 const PAGE: usize = PAGE_SIZE as usize;
 

@@ -36,8 +36,7 @@ pub fn run(setting: &Setting<'_>) -> Outcome {
         let reason = format!("the device has no {}", missing.join(", "));
         return Outcome { verdict: Verdict::Skip, reason: Some(reason) };
     }
-    let (stage, main) =
-        Stage::new(test, setting.text, setting.device, setting.seed, setting.sink);
+    let (stage, main) = Stage::new(test, setting.text, setting.device, setting.seed, setting.sink);
     if let Err(errno) = fork_clients(&stage) {
         let reason = format!("a process of a client cannot be started: {errno}");
         return Outcome { verdict: Verdict::Fail, reason: Some(reason) };

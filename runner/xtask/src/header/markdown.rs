@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use fencepost_core::debug::delay::POINTS;
 use fencepost_uapi::command::OPCODES;
 use fencepost_uapi::fencepost::{COUNTERS, IOCTLS};
 use fencepost_uapi::ioctl::nr;
@@ -48,6 +49,10 @@ pub(super) fn reference(driver: &[Item], commands: &[Item]) -> String {
         }
     }
     flush(&mut out, &mut constants);
+    out.push_str("\n## Delay points\n\n| name | who comes by |\n|---|---|\n");
+    for (_, name, doc) in POINTS {
+        let _ = writeln!(out, "| `{name}` | {} |", cell(doc));
+    }
     out.push_str("\n## Counters\n\n| index | counter |\n|---|---|\n");
     for (index, name) in COUNTERS.iter().enumerate() {
         let _ = writeln!(out, "| {index} | `{name}` |");

@@ -2,8 +2,6 @@
 //! schedules of client threads and workers. Each model is explored from a fixed seed; a failing
 //! schedule is printed by shuttle and can be replayed.
 
-#![allow(unreachable_pub, reason = "memory.rs is a part of fencepost-host")]
-
 extern crate fencepost_core_shuttle as fencepost_core;
 
 #[expect(dead_code, reason = "the simulated world uses more of it")]
