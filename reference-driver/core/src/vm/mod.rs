@@ -100,12 +100,14 @@ impl<H: Host> Vm<H> {
         spares.fill()?;
         let space = Space { manager, spares, pending: Vec::new() };
         let mmu = Mmu::new(dev.config.engines)?;
+        let nodes = mmu.table.nodes();
         let resv = Resv::new()?;
         let space = Mutex::new(Rank::Vm, space)?;
         let mmu = Mutex::new(Rank::PageTable, mmu)?;
         let faults = Mutex::new(Rank::Faults, FaultRing::new())?;
-        // Some room: binds that only unmap must not need more.
+        // From here on the VM's end gives back what it counts, also when there is no memory for it.
         let bind_entity = dev.binds.add(1, BIND_ROOM)?;
+        dev.counters.add(Counter::LivePtNodes, nodes);
         let vm = Arc::new(Vm {
             dev: dev.clone(),
             id: dev.next_id(),
@@ -123,9 +125,8 @@ impl<H: Host> Vm<H> {
             cleaning: AtomicU32::new(0),
             holders: AtomicU32::new(1),
         });
-        let vm = vm.inspect_err(|_| dev.binds.remove(bind_entity))?;
+        let vm = vm?;
         dev.counters.inc(Counter::LiveVms);
-        dev.counters.add(Counter::LivePtNodes, vm.mmu.lock().table.nodes());
         Ok(vm)
     }
 

@@ -170,3 +170,51 @@ fn arrays_of_older_and_newer_callers() {
     }
     assert_eq!(bind(8, 64), Err(Errno::FAULT));
 }
+
+#[test]
+fn whatever_allocation_fails_a_call_leaves_no_trace() {
+    let sim = sim();
+    let c = Client::new(&sim).testing();
+    let gpu = Gpu::new(&c);
+    let (vm, queue) = (gpu.vm, gpu.queue);
+    let handles = sim.bytes(c.task, &gpu.sync.to_ne_bytes());
+    let calls: [(&str, &dyn Fn() -> Result<i64, Errno>); 7] = [
+        ("vm", &|| c.vm_with(VmCreate::default()).map(i64::from)),
+        ("bo", &|| c.try_bo(K64, REGION_VRAM, 0, 0).map(|_| 0)),
+        ("exec queue", &|| {
+            c.queue_with(QueueCreate { vm_id: vm, ..Default::default() }).map(i64::from)
+        }),
+        ("bind queue", &|| {
+            let class = QUEUE_CLASS_BIND;
+            c.queue_with(QueueCreate { vm_id: vm, class, ..Default::default() }).map(i64::from)
+        }),
+        ("syncobj", &|| c.call(drm::SYNCOBJ_CREATE, &mut drm::SyncobjCreate::default())),
+        ("exec", &|| c.exec(queue, &[], &[sync_out(gpu.sync), point_out(gpu.sync, 9)])),
+        ("signal", &|| {
+            let points = handles;
+            let mut args =
+                drm::SyncobjTimelineArray { handles, points, count_handles: 1, flags: 0 };
+            c.call(drm::SYNCOBJ_TIMELINE_SIGNAL, &mut args)
+        }),
+    ];
+    let live = || {
+        let counters = sim.driver().counters();
+        let named = COUNTERS.iter().zip(counters);
+        named.filter(|(name, _)| name.starts_with("live.")).map(|(_, n)| n).collect::<Vec<_>>()
+    };
+    for (name, call) in calls {
+        for nth in 1.. {
+            let before = live();
+            c.inject(INJECT_ALLOC, nth);
+            let result = call();
+            if c.inject(INJECT_ALLOC, 0).fired == 0 {
+                result.unwrap_or_else(|errno| panic!("{name}: {errno}"));
+                break;
+            }
+            assert_eq!(result, Err(Errno::NOMEM), "{name}: allocation {nth}");
+            assert_eq!(live(), before, "{name}: allocation {nth}");
+        }
+    }
+    c.close();
+    assert_clean(&sim);
+}
