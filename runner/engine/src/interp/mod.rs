@@ -19,6 +19,7 @@ mod fake;
 mod fake_tests;
 mod gpu;
 mod objects;
+mod probe;
 mod remote;
 mod rendezvous;
 mod report;
