@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::args::CheckArgs;
 use crate::error::Error;
-use crate::output::{Style, count};
+use crate::output::{Style, count, say};
 
 /// A mistake as `check --json` prints it.
 #[derive(Serialize)]
@@ -50,16 +50,16 @@ pub(crate) fn command(args: &CheckArgs) -> Result<Status, Error> {
 fn text(bad: &[Diagnostics], files: u64, tests: u64) {
     let style = Style::of(&stdout());
     for mistakes in bad {
-        println!("{}", mistakes.render(style.colour()).trim_end());
+        say!("{}", mistakes.render(style.colour()).trim_end());
     }
     let right = files - bad.len() as u64;
     let right = format!("{} right, {}", count(right, "file"), count(tests, "test"));
     if bad.is_empty() {
-        println!("{}", style.good(right));
+        say!("{}", style.good(right));
     } else {
         let wrong: usize = bad.iter().map(|d| d.list.len()).sum();
         let wrong = count(wrong as u64, "mistake");
-        println!("{right}; {} in {}", style.bad(wrong), count(bad.len() as u64, "file"));
+        say!("{right}; {} in {}", style.bad(wrong), count(bad.len() as u64, "file"));
     }
 }
 
@@ -79,7 +79,7 @@ fn json(bad: &[Diagnostics]) {
             });
         }
     }
-    println!("{}", serde_json::to_string_pretty(&all).expect("all keys are strings"));
+    say!("{}", serde_json::to_string_pretty(&all).expect("all keys are strings"));
 }
 
 /// Folders become the scenario files in them, in the order of their names.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::args::DoctorArgs;
 use crate::device;
 use crate::error::Error;
-use crate::output::Style;
+use crate::output::{Style, say};
 
 /// What `doctor --json` prints.
 #[derive(Serialize)]
@@ -39,7 +39,7 @@ struct Need {
 pub(crate) fn command(args: &DoctorArgs) -> Result<Status, Error> {
     let report = Report { version: 1, devices: vec![reference()] };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).expect("all keys are strings"));
+        say!("{}", serde_json::to_string_pretty(&report).expect("all keys are strings"));
     } else {
         report.devices.iter().for_each(print);
     }
@@ -64,15 +64,15 @@ fn reference() -> DeviceReport {
 fn print(device: &DeviceReport) {
     let style = Style::of(&stdout());
     let verdict = if device.runs { style.good("runs here") } else { style.bad("cannot run here") };
-    println!("device {}: {verdict}", device.name);
+    say!("device {}: {verdict}", device.name);
     for need in &device.needs {
         let mark = if need.met { style.good("ok     ") } else { style.bad("missing") };
-        println!("  {mark}  {}: {}", need.name, need.detail);
+        say!("  {mark}  {}: {}", need.name, need.detail);
         if !need.met && !need.remedy.is_empty() {
-            println!("           {}", need.remedy);
+            say!("           {}", need.remedy);
         }
     }
     if !device.capabilities.is_empty() {
-        println!("  can: {}", device.capabilities.join(", "));
+        say!("  can: {}", device.capabilities.join(", "));
     }
 }

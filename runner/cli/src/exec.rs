@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use crate::args::ExecArgs;
 use crate::device;
 use crate::error::Error;
+use crate::output::complain;
 use crate::stop::block_signals;
 
 /// `fencepost exec`: the status is the program's; 128 and its number for a signal.
@@ -31,11 +32,11 @@ pub(crate) fn command(args: &ExecArgs) -> Result<Status, Error> {
     }
     let leaks = device.shutdown();
     for leak in device::leaks(&leaks) {
-        eprintln!("fencepost: left on the device: {leak}");
+        complain!("fencepost: left on the device: {leak}");
     }
     match device::death(&leaks) {
         Some(death) => {
-            eprintln!("fencepost: {death}");
+            complain!("fencepost: {death}");
             Ok(Status::from(ExitCode::Aborted.code()))
         }
         None => Ok(Status::from(shell_status(status))),
@@ -55,6 +56,6 @@ fn shell_status(status: ExitStatus) -> u8 {
 fn print_counters(device: &live::Device) {
     let counters = device.counters().into_iter().flatten();
     for (name, value) in COUNTERS.iter().zip(counters).filter(|(_, value)| *value > 0) {
-        eprintln!("{name:<24} {value}");
+        complain!("{name:<24} {value}");
     }
 }

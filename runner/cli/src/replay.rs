@@ -12,6 +12,7 @@ use crate::args::ReplayArgs;
 use crate::catalog;
 use crate::error::Error;
 use crate::expectations::Expectations;
+use crate::output::{complain, say};
 use crate::plan::Planned;
 use crate::run::{Folder, Order, execute, needs_attention};
 use crate::stop::block_signals;
@@ -45,7 +46,7 @@ pub(crate) fn command(args: ReplayArgs) -> Result<Status, Error> {
     for before in tests {
         let now = outcome.summary.find(&before.name);
         let said = compare(before, now);
-        if json { eprintln!("{said}") } else { println!("{said}") }
+        if json { complain!("{said}") } else { say!("{said}") }
     }
     Ok(Status::from(outcome.code.code()))
 }

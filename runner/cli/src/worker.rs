@@ -4,6 +4,7 @@
 //! one scenario. The catalogue is not read and clap not asked: a worker's start is what the cost
 //! of a test hangs on. What the test does is the engine's matter.
 
+use crate::output::{complain, say};
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
@@ -42,7 +43,7 @@ pub(crate) fn if_asked() -> Option<Status> {
     }
     let done = parse(arguments).and_then(|arguments| work(&arguments));
     Some(done.unwrap_or_else(|error| {
-        eprintln!("fencepost worker: {error}");
+        complain!("fencepost worker: {error}");
         Status::from(CANNOT_BEGIN)
     }))
 }
@@ -93,7 +94,7 @@ fn work(arguments: &Arguments) -> Result<Status, String> {
 fn capabilities(device: &DeviceSpec) -> Result<Status, String> {
     let device = fencepost_fixtures::device::open(device).map_err(|e| e.to_string())?;
     let names: Vec<&str> = device.caps().iter().collect();
-    println!("{}", serde_json::to_string(&names).map_err(|e| e.to_string())?);
+    say!("{}", serde_json::to_string(&names).map_err(|e| e.to_string())?);
     Ok(Status::SUCCESS)
 }
 

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::watch::Watched;
 use super::{Order, needs_attention, summary};
-use crate::output::{Style, count, program, quote};
+use crate::output::{Style, complain, count, program, quote, say};
 
 /// Lines of a test's output that are quoted when it failed.
 const QUOTED_LINES: usize = 10;
@@ -90,7 +90,9 @@ impl Reporter {
     }
 
     fn print(&self, text: &str) {
-        let write = || if self.json { eprintln!("{text}") } else { println!("{text}") };
+        let write = || {
+            if self.json { complain!("{text}") } else { say!("{text}") }
+        };
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),

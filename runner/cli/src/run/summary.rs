@@ -11,7 +11,7 @@ use fencepost_results::{ExitCode, Totals, Verdict};
 use serde::Serialize;
 
 use super::needs_attention;
-use crate::output::{Style, count};
+use crate::output::{Style, count, say};
 
 /// The summary that closes the text of a run: latencies, why tests were skipped, what needs
 /// attention, totals.
@@ -91,5 +91,5 @@ struct RunJson<'a> {
 pub(crate) fn print_json(summary: &Summary, folder: &Path, seed: u64, code: ExitCode) {
     let totals = summary.totals();
     let json = RunJson { version: 1, totals: &totals, results: folder, seed, exit: code.code() };
-    println!("{}", serde_json::to_string(&json).expect("all keys are strings"));
+    say!("{}", serde_json::to_string(&json).expect("all keys are strings"));
 }
