@@ -21,7 +21,7 @@ const TESTS: usize = 200;
 const TRIVIAL: &str = "\
 scenario: bench/trivial
 about: Makes a buffer object and reads one of its words
-params: { n: [@] }
+params: { n: [NUMBERS] }
 memory: { a: system 4K }
 steps: [ { cpu.read: a + 8*$n == a@(8*$n) } ]
 expect: [ { resident: { a: system } } ]
@@ -31,7 +31,7 @@ evidence: { ioctls: \">= 1\" }
 fn main() {
     let scratch = tempfile::tempdir().expect("scratch folder");
     let numbers: Vec<String> = (0..TESTS).map(|n| n.to_string()).collect();
-    let text = TRIVIAL.replace('@', &numbers.join(", "));
+    let text = TRIVIAL.replace("NUMBERS", &numbers.join(", "));
     std::fs::write(scratch.path().join("trivial.yaml"), text).expect("written");
     let (mut bare, mut full) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
