@@ -14,13 +14,57 @@ use crate::error::Error;
 /// This program, also when the file it was started from is gone by now.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// Refuses what names no device, and what cannot be run yet.
+/// The device of one test.
+pub(crate) enum Subject {
+    /// Served by this process, fresh for each test.
+    Served(live::Device),
+    /// A node of the machine, shared by all tests.
+    Machine,
+}
+
+impl Subject {
+    /// The device of that name.
+    pub(crate) fn new(device: &str) -> io::Result<Self> {
+        match device.parse() {
+            Ok(DeviceSpec::Reference) => {
+                live::Device::new(&live::Config::default()).map(Self::Served)
+            }
+            Ok(_) => Ok(Self::Machine),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Starts a process that sees the device.
+    pub(crate) fn spawn(&self, command: Command) -> io::Result<live::Child> {
+        match self {
+            Self::Served(device) => device.spawn(command),
+            Self::Machine => live::spawn_outside(command),
+        }
+    }
+
+    /// As `spawn`, at less cost, for a process that asks to die with this one.
+    pub(crate) fn spawn_quickly(&self, command: Command) -> io::Result<live::Child> {
+        match self {
+            Self::Served(device) => device.spawn_quickly(command),
+            Self::Machine => live::spawn_outside(command),
+        }
+    }
+}
+
+/// Refuses what names no device.
 pub(crate) fn check_name(device: &str) -> Result<(), Error> {
     match device.parse::<DeviceSpec>() {
-        Ok(DeviceSpec::Reference) => Ok(()),
-        Ok(_) => Err(Error::Usage(format!("device {device}: only `ref` can be run"))),
-        Err(_) => Err(Error::Usage(format!("there is no device {device}; there is: ref"))),
+        Ok(DeviceSpec::Reference | DeviceSpec::Path(_)) => Ok(()),
+        Ok(DeviceSpec::Fd(_)) => {
+            Err(Error::Usage(format!("device {device}: an open file cannot be run on")))
+        }
+        Err(error) => Err(Error::Usage(error.to_string())),
     }
+}
+
+/// Whether tests share the device, so that one at a time must run: counters are the evidence.
+pub(crate) fn is_shared(device: &str) -> bool {
+    device != "ref"
 }
 
 /// A test may take the machine down with it: its start must be on the disk before it begins. The
@@ -46,13 +90,13 @@ pub(crate) fn capabilities(device: &str) -> Result<BTreeSet<String>, Error> {
 }
 
 fn ask(device: &str) -> io::Result<BTreeSet<String>> {
-    let live = live::Device::new(&live::Config::default())?;
+    let subject = Subject::new(device)?;
     let (mut answer, its_answer) = io::pipe()?;
     let (mut trouble, its_trouble) = io::pipe()?;
     let mut command = program("worker");
     command.arg("--capabilities").args(["--device", device]).stdin(Stdio::null());
     command.stdout(Stdio::from(its_answer)).stderr(Stdio::from(its_trouble));
-    let mut child = live.spawn(command)?;
+    let mut child = subject.spawn(command)?;
     // A worker that hangs is killed with this process, on which the user loses patience first.
     let mut said = String::new();
     answer.read_to_string(&mut said)?;

@@ -34,4 +34,4 @@ mod world;
 pub use bare::{break_driver, refuse_calls, spawn_bare};
 pub use device::{Config, Device, Leaks};
 pub use probe::{Probe, probe};
-pub use spawn::{Child, forking};
+pub use spawn::{Child, forking, spawn_outside};

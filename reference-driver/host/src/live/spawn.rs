@@ -104,6 +104,15 @@ pub(crate) fn spawn_quickly(
     Child::new(process, Some(starter))
 }
 
+/// Starts `command` without any device: it sees the machine's own. It outlives this process unless
+/// it asks to die with it.
+///
+/// # Errors
+/// Those of [`Command::spawn`].
+pub fn spawn_outside(mut command: Command) -> io::Result<Child> {
+    Child::new(forking(|| command.spawn())?, None)
+}
+
 impl Child {
     fn new(mut process: std::process::Child, starter: Option<Sender<()>>) -> io::Result<Child> {
         match fd::pidfd(process.id()) {

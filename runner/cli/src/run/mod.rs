@@ -117,7 +117,11 @@ impl Run {
         if let Some(limit) = self.order.conduct.overall_timeout {
             on_timeout(limit, Arc::clone(&self.stop)).map_err(Error::system("start a thread"))?;
         }
-        let jobs = jobs(self.order.conduct.jobs).min(self.order.tests.len().max(1));
+        let wanted = match crate::device::is_shared(&self.order.device) {
+            true => Some(1),
+            false => self.order.conduct.jobs,
+        };
+        let jobs = jobs(wanted).min(self.order.tests.len().max(1));
         thread::scope(|scope| {
             for _ in 0..jobs {
                 scope.spawn(|| self.take_tests());

@@ -23,7 +23,7 @@ use nix::unistd::Pid;
 
 use super::judge::Observed;
 use super::{Folder, source_argument};
-use crate::device;
+use crate::device::{self, Subject};
 use crate::stop::Stop;
 
 /// Longest line of a report; a worker that says more is broken.
@@ -128,7 +128,7 @@ struct Watcher<'a> {
 impl Watcher<'_> {
     /// From the making of the device to its end. Trouble with either goes into `observed`.
     fn whole_life(&mut self) -> io::Result<()> {
-        let device = match live::Device::new(&live::Config::default()) {
+        let device = match Subject::new(self.job.device) {
             Ok(device) => device,
             Err(error) => {
                 self.observed.device = Some(format!("the device cannot be made: {error}"));
@@ -266,7 +266,8 @@ impl Watcher<'_> {
     }
 
     /// Ends the device and notes what was left on it.
-    fn close(&mut self, device: live::Device) {
+    fn close(&mut self, device: Subject) {
+        let Subject::Served(device) = device else { return };
         let leaks = device.shutdown();
         self.observed.leaks = device::leaks(&leaks);
         if let Some(death) = device::death(&leaks) {
