@@ -6,6 +6,7 @@
 mod bare;
 mod fuzz;
 mod header;
+mod kernel;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -31,6 +32,10 @@ enum Task {
     Fuzz(fuzz::Options),
     /// Generate the C header and the tables of docs/UAPI.md from fencepost-uapi
     Header,
+    /// Build a kernel to run the driver in; does nothing when it is there
+    Kernel(kernel::KernelArgs),
+    /// Build fencepost.ko, its kernel first, for `fencepost vm`
+    Kmod(kernel::ModuleArgs),
 }
 
 /// Why a task failed, one message for each thing found.
@@ -43,6 +48,8 @@ fn main() -> ExitCode {
         Task::Bare => bare::task(&root),
         Task::Fuzz(options) => fuzz::task(options),
         Task::Header => header::task(&root),
+        Task::Kernel(args) => kernel::kernel_task(&root, &args),
+        Task::Kmod(args) => kernel::module_task(&root, &args),
     };
     match result {
         Ok(text) => {

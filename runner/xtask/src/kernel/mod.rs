@@ -1,0 +1,69 @@
+//! `cargo xtask kernel` and `cargo xtask kmod`: the kernel of a flavour, and fencepost.ko for it.
+//!
+//! Owns the order of the steps and the record that `fencepost vm` reads. What a machine needs is
+//! setup.sh's business, which runs first and does nothing on a prepared machine. Everything built
+//! lies in the cache folder, below a key of all that went into it; the source tree stays clean.
+
+mod build;
+mod flavour;
+mod module;
+mod toolchain;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use crate::Findings;
+use flavour::Flavour;
+use toolchain::Toolchain;
+
+/// What to build.
+#[derive(Debug, Args)]
+pub(crate) struct KernelArgs {
+    /// Which kernel: plain; debug (lockdep, kmemleak, object debugging); kasan (debug and KASAN,
+    /// UBSAN, by clang)
+    #[arg(long, value_enum, default_value = "plain")]
+    flavour: Flavour,
+
+    /// Kernel source to use instead of Debian's
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+
+    /// Configuration lines to add, the last word on an option
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Number of compilers at a time; default: the number of CPUs
+    #[arg(long, short)]
+    jobs: Option<usize>,
+}
+
+/// What to build the module for.
+#[derive(Debug, Args)]
+pub(crate) struct ModuleArgs {
+    #[command(flatten)]
+    kernel: KernelArgs,
+
+    /// A kernel that is already built, with Rust: its build folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["source", "config"])]
+    kdir: Option<PathBuf>,
+}
+
+/// Builds a kernel; says where it is.
+pub(crate) fn kernel_task(root: &Path, args: &KernelArgs) -> Result<String, Findings> {
+    let toolchain = Toolchain::prepare(root, args.flavour)?;
+    let built = build::kernel(root, &toolchain, args)?;
+    Ok(built.display().to_string())
+}
+
+/// Builds the module, its kernel first, and records both for `fencepost vm`.
+pub(crate) fn module_task(root: &Path, args: &ModuleArgs) -> Result<String, Findings> {
+    let toolchain = Toolchain::prepare(root, args.kernel.flavour)?;
+    let kernel = match &args.kdir {
+        Some(built) => built.clone(),
+        None => build::kernel(root, &toolchain, &args.kernel)?,
+    };
+    let module = module::build(root, &toolchain, &args.kernel, &kernel)?;
+    let record = module::record(&toolchain, args.kernel.flavour, &kernel, &module)?;
+    Ok(format!("{}\nrecorded in {}", module.display(), record.display()))
+}
