@@ -5,6 +5,8 @@
 //! needs of the world it asks of its host. Memory, locks and atomics come from [`facade`] only;
 //! neither `std` nor `alloc` can be named outside that module, which the missing prelude enforces.
 #![cfg_attr(not(any(test, MODULE)), no_std)]
+// Cargo's lints do not reach Kbuild; in linux/ each file says why it may.
+#![cfg_attr(MODULE, deny(unsafe_code))]
 
 pub mod call;
 pub mod check;
@@ -31,3 +33,11 @@ pub mod vram;
 #[cfg(all(test, not(feature = "shuttle")))]
 #[path = "tests/seed.rs"]
 mod seed;
+
+// The kernel's host is part of this crate, since Kbuild makes a module of one crate root.
+#[cfg(MODULE)]
+#[path = "../../linux/host.rs"]
+mod linux;
+/// What the kernel's `pr_info!` and its kin put first; they look for it here.
+#[cfg(MODULE)]
+const __LOG_PREFIX: &[u8] = b"fencepost\0";

@@ -29,7 +29,7 @@ pub(crate) fn task(root: &Path) -> Result<String, Findings> {
         }
     }
     let driver = root.join("reference-driver");
-    let uapi = world.build(&driver.join("uapi/src/lib.rs"), "fencepost_uapi", &[])?;
+    let uapi = world.build(&driver.join("uapi/src/fencepost_uapi.rs"), "fencepost_uapi", &[])?;
     let mut linked = uapi.into_os_string();
     linked = [OsStr::new("fencepost_uapi="), &linked].into_iter().collect();
     let core = driver.join("core/src/fencepost_core.rs");

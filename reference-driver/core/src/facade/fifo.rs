@@ -3,7 +3,7 @@
 use super::{AllocError, Vec};
 
 /// A queue that grows fallibly.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Fifo<T> {
     /// Places; `head` is the first in use, `len` of them are, wrapping around.
     ring: Vec<Option<T>>,

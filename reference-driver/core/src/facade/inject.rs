@@ -104,9 +104,10 @@ impl Drop for Scope {
 ///
 /// # Errors
 /// [`AllocError`] when it is to fail.
-#[cfg(feature = "std")]
+#[cfg(any(feature = "std", MODULE))]
 #[cfg_attr(debug_assertions, track_caller)]
 pub(super) fn allocation() -> Result<(), AllocError> {
+    #[cfg(feature = "std")]
     super::rank::check_alloc();
     state::hit()
 }
@@ -140,7 +141,11 @@ mod state {
     }
 }
 
-#[cfg(not(feature = "std"))]
+#[cfg(MODULE)]
+#[path = "../../../linux/inject_state.rs"]
+mod state;
+
+#[cfg(not(any(feature = "std", MODULE)))]
 mod state {
     use super::{Arc, Injection};
 

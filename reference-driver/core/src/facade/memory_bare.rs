@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
 /// A growable array that cannot grow.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Vec<T>(PhantomData<T>);
 
 /// Iterator that takes a [`Vec`] apart.

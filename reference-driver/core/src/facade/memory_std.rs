@@ -8,7 +8,7 @@ use super::{inject, AllocError};
 use core::ops::{Deref, DerefMut};
 
 /// A growable array.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Vec<T>(vec::Vec<T>);
 
 /// Iterator that takes a [`Vec`] apart.

@@ -1,13 +1,14 @@
 //! Everything that core takes from its world's runtime: growable containers, shared pointers, locks
 //! and atomics. Every constructor that may need memory is fallible.
 //!
-//! Three flavours stand behind one interface, picked at compile time:
+//! Four flavours stand behind one interface, picked at compile time:
 //!
 //! | flavour | when | memory | locks and atomics |
 //! |---|---|---|---|
 //! | std | feature `std` | std | std |
 //! | shuttle | features `std` and `shuttle` | std | shuttle, which explores their schedules |
-//! | bare | neither | none: every allocation fails | none are ever made |
+//! | kernel | `cfg(MODULE)`, by Kbuild | `KVVec`, `KBox` | the kernel's, one lockdep class a rank |
+//! | bare | none of these | none: every allocation fails | none are ever made |
 //!
 //! The bare flavour exists to be compiled: it proves that core needs neither std nor alloc. The
 //! interface is the intersection with the kernel's `KVec`, `KBox`, `Arc` and `Mutex`: no weak
@@ -31,10 +32,17 @@ mod memory;
 #[path = "sync_std.rs"]
 mod sync;
 
-#[cfg(not(feature = "std"))]
+#[cfg(MODULE)]
+#[path = "memory_kernel.rs"]
+mod memory;
+#[cfg(MODULE)]
+#[path = "sync_kernel.rs"]
+mod sync;
+
+#[cfg(not(any(feature = "std", MODULE)))]
 #[path = "memory_bare.rs"]
 mod memory;
-#[cfg(not(feature = "std"))]
+#[cfg(not(any(feature = "std", MODULE)))]
 #[path = "sync_bare.rs"]
 mod sync;
 

@@ -5,7 +5,7 @@
 use super::{AllocError, Vec};
 
 /// One place of the table.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 enum Slot<T> {
     /// Free; holds the next free place plus one.
     Free(u32),
@@ -16,7 +16,7 @@ enum Slot<T> {
 }
 
 /// A table of values with numbers from 1 on. Freed numbers are used again, the last one first.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Slab<T> {
     slots: Vec<Slot<T>>,
     /// First free place plus one; 0: none.

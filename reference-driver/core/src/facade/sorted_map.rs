@@ -4,7 +4,7 @@
 use super::{AllocError, Vec};
 
 /// A map ordered by its key.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct SortedMap<K, V> {
     entries: Vec<(K, V)>,
 }

@@ -324,10 +324,14 @@ impl<H: Host> Vm<H> {
 
 impl<H: Host> Drop for Vm<H> {
     fn drop(&mut self) {
-        let nodes = self.mmu.get_mut().table.nodes();
-        self.dev.counters.sub(Counter::LivePtNodes, nodes);
-        if nodes > 1 || !self.space.get_mut().manager.is_empty() {
-            self.dev.counters.inc(Counter::Leaks);
+        // Nobody else has the VM any more, so that neither is ever held; unlike `lock` this may be
+        // done whatever the caller holds.
+        if let (Some(mmu), Some(space)) = (self.mmu.try_lock(), self.space.try_lock()) {
+            let nodes = mmu.table.nodes();
+            self.dev.counters.sub(Counter::LivePtNodes, nodes);
+            if nodes > 1 || !space.manager.is_empty() {
+                self.dev.counters.inc(Counter::Leaks);
+            }
         }
         self.dev.binds.remove(self.bind_entity);
     }

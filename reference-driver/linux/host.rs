@@ -1,0 +1,96 @@
+//! The driver as a Linux module: loading, parameters, devices.
+//!
+//! Owns what a module owns. The driver itself is the rest of this crate, the same files as in user
+//! space; `world` is its host, `device` its DRM face, `workers` its threads, and shim.c the C side.
+#![expect(unsafe_code, reason = "a faux device is bound, which its type cannot say")]
+
+mod device;
+mod memory;
+mod shim;
+mod workers;
+mod world;
+
+use crate::driver::{Config, Driver};
+use kernel::sync::aref::ARef;
+use kernel::{faux, prelude::*, str::CString};
+use world::World;
+
+module! {
+    type: Fencepost,
+    name: "fencepost",
+    authors: ["fencepost developers"],
+    description: "fencepost reference driver",
+    license: "Dual MIT/GPL",
+    params: {
+        vram_mib: u64 {
+            default: 64,
+            description: "Device memory of each device in MiB",
+        },
+        system_mib: u64 {
+            default: 1024,
+            description: "System memory that buffer objects of a device may take in MiB",
+        },
+        engines: u32 {
+            default: 2,
+            description: "Execution engines of each device (1 to 16)",
+        },
+        devices: u32 {
+            default: 1,
+            description: "Number of devices (1 to 8)",
+        },
+    },
+}
+
+/// One device. The fields are dropped in this order: threads, then the device's parent, which
+/// unregisters it.
+struct Node {
+    _workers: workers::Workers,
+    _parent: faux::Registration,
+}
+
+impl Node {
+    fn new(number: u32, config: Config) -> Result<Self> {
+        let host = World::new(config.vram_bytes).map_err(errno)?;
+        let driver = Driver::new(host, config).map_err(errno)?;
+        let parent =
+            faux::Registration::new(&CString::try_from_fmt(fmt!("fencepost.{number}"))?, None)?;
+        // SAFETY: a faux device is bound from its creation to its destruction.
+        let bound = unsafe { parent.as_ref().as_bound() };
+        let device: ARef<device::Device> = device::register(bound, driver)?;
+        let workers = workers::Workers::start(device, config.engines)?;
+        Ok(Node { _workers: workers, _parent: parent })
+    }
+}
+
+fn errno(errno: fencepost_uapi::Errno) -> Error {
+    Error::from_errno(-errno.0)
+}
+
+struct Fencepost {
+    _nodes: KVec<Node>,
+}
+
+impl kernel::Module for Fencepost {
+    fn init(_module: &'static ThisModule) -> Result<Self> {
+        let params = (*module_parameters::devices.value(), *module_parameters::engines.value());
+        let (devices, engines) = params;
+        if !(1..=8).contains(&devices) {
+            return Err(EINVAL);
+        }
+        let config = Config {
+            vram_bytes: module_parameters::vram_mib.value().checked_mul(1 << 20).ok_or(EINVAL)?,
+            system_bytes: module_parameters::system_mib
+                .value()
+                .checked_mul(1 << 20)
+                .ok_or(EINVAL)?,
+            engines,
+            ..Config::default()
+        };
+        let mut nodes = KVec::new();
+        for number in 0..devices {
+            nodes.push(Node::new(number, config)?, GFP_KERNEL)?;
+        }
+        pr_info!("{devices} devices, {} MiB of device memory each\n", config.vram_bytes >> 20);
+        Ok(Fencepost { _nodes: nodes })
+    }
+}
