@@ -45,6 +45,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Print the JSON Schema of scenario files, for editors
     Schema,
+    /// Boot a kernel with fencepost.ko, run a fencepost command inside, bring the results out
+    Vm(Box<crate::vm::VmArgs>),
     /// Print a completion script for a shell
     Completions {
         /// The shell

@@ -23,6 +23,7 @@ mod plan;
 mod replay;
 mod run;
 mod stop;
+mod vm;
 mod worker;
 
 use std::io::{Write as _, stderr};
@@ -37,6 +38,9 @@ use error::Error;
 /// The program: reads its command line, does what it says.
 #[must_use]
 pub fn main() -> Status {
+    if vm::guest::is_guest() {
+        vm::guest::main();
+    }
     if let Some(status) = worker::if_asked() {
         return status;
     }
@@ -73,6 +77,7 @@ fn dispatch(command: Command) -> Result<Status, Error> {
         Command::Exec(args) => exec::command(&args),
         Command::Doctor(args) => doctor::command(&args),
         Command::Schema => generate::schema(),
+        Command::Vm(args) => vm::command(&args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }

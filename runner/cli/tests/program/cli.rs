@@ -7,8 +7,19 @@ use snapbox::Data;
 #[test]
 fn the_help_of_every_command() {
     let place = Place::new();
-    let commands =
-        ["", "run", "list", "check", "replay", "exec", "doctor", "schema", "completions", "man"];
+    let commands = [
+        "",
+        "run",
+        "list",
+        "check",
+        "replay",
+        "exec",
+        "doctor",
+        "vm",
+        "schema",
+        "completions",
+        "man",
+    ];
     for command in commands {
         let said = place.run(&format!("{command} --help")).ends(0);
         let name = if command.is_empty() { "fencepost" } else { command };
@@ -29,8 +40,9 @@ fn usage_errors_end_with_2_and_say_what_to_do() {
         ("run --partition 3/2", "I from 1 to N"),
         ("run --jobs 0", "1..=256"),
         ("run --tier smokes", "smoke, full, soak"),
-        ("run --device nosuch", "there is no device nosuch"),
-        ("run --device path:/dev/null", "only `ref` can be run"),
+        ("run --device nosuch", "`nosuch` names no device"),
+        ("run --device fd:3", "an open file cannot be run on"),
+        ("vm", "required"),
         ("run /(/", "filter /(/"),
         ("run nosuch.yaml", "cannot read nosuch.yaml"),
         ("run --expect nosuch.txt", "cannot read nosuch.txt"),

@@ -1,0 +1,189 @@
+//! The guest's side: this program as the first process of the machine.
+//!
+//! Owns the life of a guest: mounts, modules, the program asked for, the way down. Talks to the
+//! host by files in the shared results folder; the program's own output goes to the second serial
+//! line, the kernel's log to the first. Nothing here returns to a caller: a guest ends by power-off.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
+use nix::mount::{MsFlags, mount};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::termios::{SetArg, cfmakeraw, tcdrain, tcgetattr, tcsetattr};
+use serde::{Deserialize, Serialize};
+
+/// Where the plan stands in the guest's first file system.
+pub(super) const PLAN: &str = "plan.json";
+/// Where the results folder is mounted.
+pub(crate) const RESULTS: &str = "/results";
+/// In the results folder: written when the guest is up.
+pub(super) const READY: &str = "guest-ready";
+/// In the results folder: how it ended, see [`Status`].
+pub(super) const STATUS: &str = "guest-status.json";
+
+/// A module to load.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Module {
+    /// File name in `/modules`.
+    pub(super) file: String,
+    /// Its parameters, `name=value`, separated by spaces.
+    pub(super) parameters: String,
+}
+
+/// What a guest is to do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Plan {
+    /// Modules in order of loading.
+    pub(super) modules: Vec<Module>,
+    /// The program and its arguments.
+    pub(super) command: Vec<String>,
+    /// Whether a person watches; else the program writes into a pipe and makes no colours.
+    pub(super) terminal: bool,
+}
+
+/// How a guest ended by itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Status {
+    /// The program's exit code.
+    pub(super) code: Option<i32>,
+    /// The signal that killed it.
+    pub(super) signal: Option<i32>,
+    /// What could not be done, in words.
+    pub(super) trouble: Option<String>,
+    /// `/proc/sys/kernel/tainted`, see the kernel's tainted-kernels document.
+    pub(super) tainted: u64,
+}
+
+/// Whether this process is the first one of a guest of ours.
+pub(crate) fn is_guest() -> bool {
+    std::process::id() == 1 && Path::new("/").join(PLAN).exists()
+}
+
+/// The guest's life.
+pub(crate) fn main() -> ! {
+    let mut status = Status::default();
+    match serve() {
+        Ok(ended) => {
+            status.code = ended.code();
+            status.signal = ended.signal();
+        }
+        Err(error) => status.trouble = Some(error.to_string()),
+    }
+    status.tainted = tainted();
+    let text = serde_json::to_string(&status).expect("plain data");
+    // Without the folder the host sees from the missing file that something is wrong.
+    let _ = fs::write(Path::new(RESULTS).join(STATUS), text);
+    nix::unistd::sync();
+    let error = reboot(RebootMode::RB_POWER_OFF).expect_err("a powered-off machine runs nothing");
+    panic!("power-off: {error}");
+}
+
+fn tainted() -> u64 {
+    let text = fs::read_to_string("/proc/sys/kernel/tainted").unwrap_or_default();
+    text.trim().parse().unwrap_or(0)
+}
+
+/// An error with what was being done.
+fn doing<E: Into<io::Error>>(what: String) -> impl FnOnce(E) -> io::Error {
+    move |error| {
+        let error = error.into();
+        io::Error::new(error.kind(), format!("{what}: {error}"))
+    }
+}
+
+fn serve() -> io::Result<ExitStatus> {
+    mounts()?;
+    fs::write(Path::new(RESULTS).join(READY), fs::read_to_string("/proc/uptime")?)?;
+    let plan: Plan = serde_json::from_str(&fs::read_to_string(Path::new("/").join(PLAN))?)?;
+    for module in &plan.modules {
+        load(module).map_err(doing(format!("cannot load {}", module.file)))?;
+    }
+    let ended = run(&plan).map_err(doing(format!("cannot run {:?}", plan.command)))?;
+    for module in plan.modules.iter().rev() {
+        unload(module).map_err(doing(format!("cannot unload {}", module.file)))?;
+    }
+    leak_check()?;
+    Ok(ended)
+}
+
+fn mounts() -> io::Result<()> {
+    let options = "trans=virtio,version=9p2000.L,msize=262144";
+    let table = [
+        ("proc", "/proc", "proc", ""),
+        ("sysfs", "/sys", "sysfs", ""),
+        ("devtmpfs", "/dev", "devtmpfs", ""),
+        ("tmpfs", "/tmp", "tmpfs", ""),
+        ("debugfs", "/sys/kernel/debug", "debugfs", ""),
+        ("results", RESULTS, "9p", options),
+    ];
+    for (source, target, kind, data) in table {
+        mount(Some(source), target, Some(kind), MsFlags::empty(), Some(data))
+            .map_err(doing(format!("cannot mount {target}")))?;
+    }
+    // Programs expect shared memory; a kernel without the folder in devtmpfs still has tmpfs.
+    fs::create_dir_all("/dev/shm")?;
+    mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
+    Ok(())
+}
+
+fn load(module: &Module) -> io::Result<()> {
+    let file = File::open(Path::new("/modules").join(&module.file))?;
+    let parameters = std::ffi::CString::new(module.parameters.as_str())?;
+    Ok(finit_module(&file, &parameters, ModuleInitFlags::empty())?)
+}
+
+fn unload(module: &Module) -> io::Result<()> {
+    let name = module.file.trim_end_matches(".ko").replace('-', "_");
+    let name = std::ffi::CString::new(name)?;
+    Ok(delete_module(&name, DeleteModuleFlags::O_NONBLOCK)?)
+}
+
+/// Runs the program on the second serial line until it ends. Orphans of the program become
+/// children of this process; they are left to the power-off.
+fn run(plan: &Plan) -> io::Result<ExitStatus> {
+    let terminal = OpenOptions::new().read(true).write(true).open("/dev/ttyS1")?;
+    let (program, arguments) =
+        plan.command.split_first().ok_or_else(|| io::Error::other("no program"))?;
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir("/tmp").env("HOME", "/tmp").env("PATH", "/bin");
+    if plan.terminal {
+        command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal);
+        return command.status();
+    }
+    let mut settings = tcgetattr(&terminal)?;
+    cfmakeraw(&mut settings);
+    tcsetattr(&terminal, SetArg::TCSANOW, &settings)?;
+    let (mut output, writer) = io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn()?;
+    // The command holds our copies of the pipe, whose end would never come.
+    drop(command);
+    io::copy(&mut output, &mut &terminal)?;
+    tcdrain(&terminal)?;
+    child.wait()
+}
+
+/// kmemleak looks only at objects that are older than this.
+const KMEMLEAK_AGE: Duration = Duration::from_secs(6);
+
+/// Lets kmemleak look for lost memory, where the kernel has it; what it finds it logs itself.
+fn leak_check() -> io::Result<()> {
+    let file = Path::new("/sys/kernel/debug/kmemleak");
+    if !file.exists() {
+        return Ok(());
+    }
+    std::thread::sleep(KMEMLEAK_AGE);
+    // An object is reported when two scans in a row found no reference.
+    fs::write(file, "scan")?;
+    fs::write(file, "scan")?;
+    let found = fs::read_to_string(file)?;
+    if !found.is_empty() {
+        fs::write(Path::new(RESULTS).join("kmemleak.txt"), found)?;
+    }
+    Ok(())
+}
