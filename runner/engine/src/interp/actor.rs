@@ -2,6 +2,7 @@
 //! last steps and how long each operation took. Owns control flow, outcomes and expressions; what
 //! the steps do to the device is in the modules beside.
 
+use super::process::Process;
 use super::report::{Label, excerpt};
 use super::stage::{ClientObject, JobObject, Stage, find};
 use crate::lang::ast::Span;
@@ -24,8 +25,10 @@ use std::time::{Duration, Instant};
 pub(super) enum Stop {
     /// Something did not hold (and is noted), or another actor stopped the test.
     Failed,
-    /// An `exit` step.
+    /// An `exit` step, or a `kill` of its process.
     Exit,
+    /// Its process was killed within a step.
+    Killed,
 }
 
 /// What a step's call answered.
@@ -46,6 +49,8 @@ pub(super) struct Actor<'s, 't> {
     pub(super) name: Arc<str>,
     pub(super) client: String,
     pub(super) line: Timeline,
+    /// The process that makes its calls, if that is not this one.
+    pub(super) process: Option<Arc<Process>>,
     pub(super) vars: HashMap<String, u64>,
     pub(super) random: Random,
     /// Submissions made by it that nobody has waited for.
@@ -74,6 +79,7 @@ impl<'s, 't> Actor<'s, 't> {
             name,
             client: client.to_owned(),
             line,
+            process: None,
             vars: HashMap::new(),
             random,
             open_jobs: Vec::new(),
@@ -96,7 +102,15 @@ impl<'s, 't> Actor<'s, 't> {
         if self.stage.is_stopped() {
             return Err(Stop::Failed);
         }
+        if self.is_killed() {
+            return Err(Stop::Exit);
+        }
         self.enter(step);
+        let ended = self.dispatch(step);
+        self.after_kill(&step.action, ended)
+    }
+
+    fn dispatch(&mut self, step: &Step) -> Done {
         match &step.action {
             Action::Repeat { times, index, body } => self.repeat(times, index.as_deref(), body),
             Action::Choose(choices) => {
@@ -114,6 +128,7 @@ impl<'s, 't> Actor<'s, 't> {
             Action::Barrier(name) => self.barrier(name),
             Action::Check(expects) => self.check_all(expects),
             Action::Exit(_) => Err(Stop::Exit),
+            Action::Fork(body) => self.fork(body),
             _ => match &step.inject {
                 Some(inject) => self.inject_every(step, inject),
                 None => {
@@ -166,11 +181,12 @@ impl<'s, 't> Actor<'s, 't> {
             return self.fail("barrier", "a barrier of that name", name);
         };
         let mine = stage.model().arrive(self.line);
-        match barrier.meet(mine, PATIENCE, &|| stage.is_stopped()) {
+        match barrier.meet(mine, PATIENCE, &|| stage.is_stopped() || self.is_killed()) {
             Ok(met) => {
                 stage.model().leave(self.line, &met);
                 Ok(())
             }
+            Err(super::rendezvous::Missed::Stopped) if self.is_killed() => Err(Stop::Killed),
             Err(super::rendezvous::Missed::Stopped) => Err(Stop::Failed),
             Err(super::rendezvous::Missed::Late(came)) => {
                 let seen = format!("{came} after {} s", PATIENCE.as_secs());
@@ -208,6 +224,10 @@ impl<'s, 't> Actor<'s, 't> {
 
     /// Notes a failure of this step, with its last steps and the seed.
     pub(super) fn fail_with<T>(&mut self, mut failure: Failure) -> Done<T> {
+        if self.is_killed() {
+            // What a dead process did not do is no failure; the step knows what to make of it.
+            return Err(Stop::Killed);
+        }
         failure.step = self.stage.labels.get(self.origin).map(|label| label.step());
         failure.details.push(format!("seed {:#x}", self.stage.seed));
         let recent: Vec<String> =
@@ -300,6 +320,12 @@ impl<'s, 't> Actor<'s, 't> {
 
     /// The client of that name.
     pub(super) fn client_named(&mut self, name: &str) -> Done<Arc<ClientObject>> {
+        if let Some(process) = &self.process {
+            return match process.client.name == name {
+                true => Ok(Arc::clone(&process.client)),
+                false => self.broken(&format!("a forked process has no file of client {name}")),
+            };
+        }
         match find(&self.stage.names.clients, name) {
             Some(client) => Ok(client),
             None => self.broken(&format!("there is no client {name}")),

@@ -54,6 +54,9 @@ impl Actor<'_, '_> {
 
     /// How the CPU sees memory; mapped when it is first asked for.
     pub(super) fn view(&mut self, memory: &MemoryObject) -> Done<Result<Arc<dyn View>, Errno>> {
+        if let Some(process) = self.process.clone() {
+            return self.process_view(&process, memory);
+        }
         if let Some(view) = memory.view.get() {
             return Ok(Ok(Arc::clone(view)));
         }

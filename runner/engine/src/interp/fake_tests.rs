@@ -7,7 +7,7 @@ use fencepost_results::{Failure, Outcome, Report, Verdict};
 use std::sync::Mutex;
 
 /// Runs the first test of a scenario; gives the outcome and all reports.
-fn play(yaml: &str, bug: Option<Bug>, seed: u64) -> (Outcome, Vec<Report>) {
+pub(super) fn play(yaml: &str, bug: Option<Bug>, seed: u64) -> (Outcome, Vec<Report>) {
     let tests = match catalog::tests("test/fake.yaml", yaml) {
         Ok(tests) => tests,
         Err(diagnostics) => panic!("{diagnostics}"),

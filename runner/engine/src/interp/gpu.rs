@@ -1,6 +1,6 @@
 //! Submissions: from commands to a program, to the queue, and to the judgement of its end.
 
-use super::actor::{Actor, Answer, Done, LAST_WAIT};
+use super::actor::{Actor, Answer, Done, LAST_WAIT, Stop};
 use super::cpu::{atomic_op, width};
 use super::stage::{JobObject, QueueObject, VmObject, find};
 use crate::lang::expect::{Check, FaultAccess, FaultExpect, FaultKind};
@@ -379,6 +379,10 @@ impl Actor<'_, '_> {
     ) -> Done<Answer> {
         let completion = match job.submission.wait(timeout) {
             Ok(completion) => completion,
+            Err(_) if self.is_killed() => {
+                self.cut(job)?;
+                return Err(Stop::Exit);
+            }
             Err(error) => {
                 self.open_jobs.push(Arc::clone(job));
                 return Ok(Err(error.errno));
@@ -395,7 +399,7 @@ impl Actor<'_, '_> {
 
     /// A submission that no step waits for has to end in some way that can be explained.
     pub(super) fn finish_any(&mut self, job: &Arc<JobObject>) -> Done {
-        if job.queue.gone.load(Ordering::SeqCst) {
+        if job.queue.gone.load(Ordering::SeqCst) || self.is_killed() {
             return self.cut(job);
         }
         self.origin = job.origin;
@@ -408,7 +412,7 @@ impl Actor<'_, '_> {
                 }
                 Ok(())
             }
-            Err(_) if job.queue.gone.load(Ordering::SeqCst) => self.cut(job),
+            Err(_) if job.queue.gone.load(Ordering::SeqCst) || self.is_killed() => self.cut(job),
             Err(error) => {
                 let what = "submission that no step waits for";
                 self.fail(

@@ -20,6 +20,9 @@ mod fake_tests;
 mod gpu;
 mod objects;
 mod probe;
+mod process;
+#[cfg(test)]
+mod process_tests;
 mod remote;
 mod rendezvous;
 mod report;

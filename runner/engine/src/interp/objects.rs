@@ -210,6 +210,7 @@ impl Actor<'_, '_> {
             size,
             pattern: Stage::pattern(&memory.pattern, object, word),
             written: memory.pattern != Pattern::Zero,
+            private: matches!(memory.kind, MemoryKind::Cpu(CpuKind::Anon | CpuKind::Zero)),
             gem,
             home,
             object,
@@ -375,10 +376,13 @@ impl Actor<'_, '_> {
         client.handle.close();
     }
 
-    /// Kills the process of a client and reaps it: all it holds is released by its death.
+    /// Kills the process of an actor or client and reaps it. Of a client, all it holds is released by its death.
     pub(super) fn kill(&mut self, name: &str) -> Done<Answer> {
+        if let Some(killed) = self.kill_actor(name) {
+            return Ok(killed);
+        }
         let Some(client) = find(&self.stage.names.clients, name) else {
-            return self.broken(&format!("no client is called {name}"));
+            return self.broken(&format!("no process of an actor or client is called {name}"));
         };
         let ClientHandle::Remote(remote) = &client.handle else {
             return self.broken(&format!("client {name} has no process of its own"));
@@ -490,6 +494,7 @@ impl Actor<'_, '_> {
             size: from.size,
             pattern: from.pattern.clone(),
             written: false,
+            private: false,
             gem: Some(gem),
             home: None,
             object: from.object,

@@ -16,6 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 impl Actor<'_, '_> {
     /// Reads words by the GPU through a queue of the interpreter's own; the oracle checks each.
     pub(super) fn probe(&mut self, vm: &Arc<VmObject>, addrs: &[u64]) -> Done<Vec<u64>> {
+        self.outside(|actor| actor.probe_words(vm, addrs))
+    }
+
+    fn probe_words(&mut self, vm: &Arc<VmObject>, addrs: &[u64]) -> Done<Vec<u64>> {
         let queue = self.probe_queue(vm)?;
         let mut values = Vec::new();
         for part in addrs.chunks(256) {
@@ -57,6 +61,10 @@ impl Actor<'_, '_> {
 
     /// Checks that a GPU read faults because nothing is mapped there.
     pub(super) fn probe_fault(&mut self, vm: &Arc<VmObject>, addr: u64) -> Done {
+        self.outside(|actor| actor.probe_hole(vm, addr))
+    }
+
+    fn probe_hole(&mut self, vm: &Arc<VmObject>, addr: u64) -> Done {
         let queue = self.new_probe_queue(vm)?;
         let program = Program::new([GpuOp::Load { addr, width: dev::Width::U64 }]);
         let batches = [oracle::Batch::placed(program, vec![self.origin])];
@@ -118,6 +126,10 @@ impl Actor<'_, '_> {
 
     /// Makes the probe queue and its memory, so that later reads make nothing new.
     pub(super) fn warm_probe(&mut self, vm: &Arc<VmObject>) -> Done {
+        self.outside(|actor| actor.probe_nothing(vm))
+    }
+
+    fn probe_nothing(&mut self, vm: &Arc<VmObject>) -> Done {
         if vm.probe.lock().unwrap_or_else(|p| p.into_inner()).is_some() {
             return Ok(());
         }

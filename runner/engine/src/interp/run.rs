@@ -1,6 +1,7 @@
 //! A whole test: from opening the device to its leak counters. Owns the order of things.
 
 use super::actor::{Actor, Done, Stop};
+use super::process::Process;
 use super::remote::RemoteClient;
 use super::stage::{Stage, all};
 use crate::lang::ast::{self, Test};
@@ -10,6 +11,7 @@ use fencepost_fixtures::Errno;
 use fencepost_fixtures::device::{self as dev, Client, Device};
 use fencepost_results::{Failure, Outcome, Report, Verdict};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -160,6 +162,16 @@ struct Role<'t> {
     actor: &'t ast::Actor,
     copy: u32,
     stream: u64,
+    process: Option<Arc<Process>>,
+}
+
+impl Role<'_> {
+    fn name(&self) -> String {
+        match self.actor.copies {
+            1 => self.actor.name.clone(),
+            _ => format!("{}.{}", self.actor.name, self.copy),
+        }
+    }
 }
 
 /// Starts all actors together and waits for their end.
@@ -169,8 +181,12 @@ fn act(director: &mut Actor<'_, '_>, seed: u64, round: u64) -> Done {
     for actor in &stage.test.actors {
         for copy in 0..actor.copies {
             let stream = 1 + roles.len() as u64;
-            roles.push(Role { actor, copy, stream });
+            roles.push(Role { actor, copy, stream, process: None });
         }
+    }
+    // Before any thread runs that could hold something which a child needs.
+    for role in roles.iter_mut().filter(|role| role.actor.process) {
+        role.process = Some(fork_actor(director, role)?);
     }
     let count = roles.len() as u64;
     let lines: Vec<u16> = {
@@ -182,12 +198,9 @@ fn act(director: &mut Actor<'_, '_>, seed: u64, round: u64) -> Done {
     let play = |(role, line): (&Role<'_>, u16)| {
         // Each round has streams of its own.
         let random = Random::new(seed, role.stream + round * count);
-        let name = match role.actor.copies {
-            1 => role.actor.name.clone(),
-            _ => format!("{}.{}", role.actor.name, role.copy),
-        };
-        let mut actor = Actor::new(stage, &name, &role.actor.client, line, random);
+        let mut actor = Actor::new(stage, &role.name(), &role.actor.client, line, random);
         actor.vars.insert("copy".to_owned(), u64::from(role.copy));
+        actor.process = role.process.clone();
         perform_role(&mut actor, role.actor);
     };
     if let [role] = &roles[..] {
@@ -204,17 +217,24 @@ fn act(director: &mut Actor<'_, '_>, seed: u64, round: u64) -> Done {
     if stage.is_stopped() { Err(Stop::Failed) } else { Ok(()) }
 }
 
+/// Forks the process of an actor.
+fn fork_actor(director: &mut Actor<'_, '_>, role: &Role<'_>) -> Done<Arc<Process>> {
+    let name = std::mem::replace(&mut director.name, role.name().into());
+    let client = std::mem::replace(&mut director.client, role.actor.client.clone());
+    director.origin = director.origin_of_span(role.actor.span);
+    let process = director.start_process();
+    (director.name, director.client) = (name, client);
+    process
+}
+
 fn perform_role(actor: &mut Actor<'_, '_>, role: &ast::Actor) {
-    if role.process {
-        let _: Done = actor.broken("actors in processes of their own are not there yet");
-        return;
-    }
     let steps = &role.steps;
     let ended = actor.run(steps);
     if ended != Err(Stop::Failed) {
         // What is in flight is judged too; a failure there is noted like any other.
         let _ = actor.close_jobs();
     }
+    actor.end_process();
     actor.send_latencies();
 }
 
@@ -273,12 +293,12 @@ impl Actor<'_, '_> {
             Action::Evict(memory) => self.evict(step, memory.as_deref()),
             Action::Abi(case) => self.abi(case),
             Action::Kill(client) => self.kill(client),
-            Action::Fork(_) => self.broken("actors cannot fork yet"),
             Action::Repeat { .. }
             | Action::Choose(_)
             | Action::Shuffle(_)
             | Action::Barrier(_)
             | Action::Check(_)
+            | Action::Fork(_)
             | Action::Exit(_) => self.broken("control flow has no answer"),
         }
     }

@@ -1,6 +1,7 @@
 //! What all actors of a test share: the device's objects by their names, the oracle, what was found
 //! wrong. Owns naming and life time; what steps do is in the modules beside.
 
+use super::process::Process;
 use super::remote::RemoteClient;
 use super::rendezvous::Rendezvous;
 use super::report::{Label, Labels};
@@ -36,6 +37,8 @@ pub(super) struct MemoryObject {
     pub(super) pattern: Source,
     /// Whether the initial content must be written (zeros come from the device).
     pub(super) written: bool,
+    /// CPU memory of which a forked child has a copy of its own.
+    pub(super) private: bool,
     pub(super) gem: Option<dev::Gem>,
     pub(super) home: Option<(String, u64)>,
     pub(super) object: Object,
@@ -148,6 +151,8 @@ pub(super) struct Stage<'t> {
     pub(super) programs: Mutex<BTreeMap<(Object, u64), Program>>,
     /// Processes that wait to be told to open the device, by the client's name.
     pub(super) children: Mutex<BTreeMap<String, RemoteClient>>,
+    /// Processes of actors, by the actor's name.
+    processes: Mutex<BTreeMap<String, Arc<Process>>>,
     /// Counters when the setup had ended.
     pub(super) base: Mutex<BTreeMap<String, u64>>,
 }
@@ -204,6 +209,7 @@ impl<'t> Stage<'t> {
             sometimes: Mutex::default(),
             programs: Mutex::default(),
             children: Mutex::default(),
+            processes: Mutex::default(),
             base: Mutex::default(),
         };
         (stage, main)
@@ -230,7 +236,17 @@ impl<'t> Stage<'t> {
     /// Has all actors stop before their next step.
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Has those who wait at barriers look whether they are to go on.
+    pub(super) fn wake(&self) {
         self.barriers.values().for_each(Rendezvous::wake);
+    }
+
+    /// Processes of actors.
+    pub(super) fn processes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
+        self.processes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     /// Whether the actors are to stop.

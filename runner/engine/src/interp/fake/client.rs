@@ -102,6 +102,11 @@ impl Client for FakeClient {
         self.memfd.as_fd()
     }
 
+    fn at_rest(&self, fork: &mut dyn FnMut()) {
+        let _state = locked(&self.state);
+        fork();
+    }
+
     fn gem_create(&self, spec: &GemSpec) -> Result<Gem> {
         let mut state = locked(&self.state);
         let window = Window::shared(spec.size)?;

@@ -1,10 +1,15 @@
-//! Clients in processes of their own: a forked child opens the device and makes every call, this
-//! process says which and keeps the oracle.
+//! Clients in processes of their own: a forked child opens the device, or inherits an open file, and
+//! makes every call; this process says which and keeps the oracle.
 //!
 //! A call is a message with a [`Request`] in JSON and at most one descriptor; the answer is a JSON
 //! value or an errno. Each thread that calls has a connection to itself while it does, and the child a
 //! thread for it, so that a call that waits holds nobody up.
 
+mod request;
+mod serve;
+
+use self::request::{Answer, Batch, FAREWELL, PATIENCE, PIECE, Request, encode};
+use self::serve::Server;
 use super::view::View;
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::device as dev;
@@ -13,84 +18,14 @@ use fencepost_fixtures::device::{
 };
 use fencepost_fixtures::memory::Window;
 use fencepost_fixtures::sys::message::Channel;
-use fencepost_fixtures::sys::process::Child;
+use fencepost_fixtures::sys::process::{self, Child, Forked};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
-
-/// Longest time that an answer takes: beyond every time-out of a call.
-const PATIENCE: Duration = Duration::from_secs(600);
-/// How long a child may take to end when told to.
-const FAREWELL: Duration = Duration::from_secs(10);
-/// Bytes in one message that carries memory.
-const PIECE: usize = 8 * 1024;
-
-/// A call.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Request {
-    Lane,
-    Open { debug: bool },
-    Exit,
-    GemCreate(dev::GemSpec),
-    GemClose(Gem),
-    GemInfo(Gem),
-    GemExport(Gem),
-    GemImport,
-    MapGem { gem: Gem, size: u64 },
-    MapMemory { size: u64 },
-    Load { view: usize, offset: u64, width: Width },
-    Store { view: usize, offset: u64, width: Width, value: u64 },
-    Atomic { view: usize, offset: u64, width: Width, op: AtomicOp, operand: u64 },
-    Read { view: usize, offset: u64, len: usize },
-    Write { view: usize, offset: u64, bytes: Vec<u8> },
-    Fill { view: usize, offset: u64, bytes: u64, width: Width, value: u64 },
-    VmCreate(dev::VmSpec),
-    VmDestroy(Vm),
-    Bind(dev::BindCall),
-    VaDump(Vm),
-    Faults { vm: Vm, clear: bool },
-    Window(Vm),
-    QueueCreate(dev::QueueSpec),
-    QueueDestroy(Queue),
-    QueueInfo(Queue),
-    Submit { queue: Queue, work: Vec<Batch>, syncs: Vec<dev::SyncPoint> },
-    Finish { job: usize, timeout: Duration },
-    Encode(Program),
-    SyncobjCreate(bool),
-    SyncobjDestroy(Syncobj),
-    SyncobjWait { points: Vec<(Syncobj, u64)>, flags: [bool; 3], timeout: Duration },
-    SyncobjReset(Vec<Syncobj>),
-    SyncobjSignal(Vec<Syncobj>),
-    TimelineSignal(Vec<(Syncobj, u64)>),
-    TimelineQuery { syncobjs: Vec<Syncobj>, last_submitted: bool },
-    Transfer { from: (Syncobj, u64), to: (Syncobj, u64) },
-    SyncobjExport { syncobj: Syncobj, form: dev::SyncForm },
-    SyncobjImport,
-    SyncFileImport(Syncobj),
-    UserFence(dev::UserFenceWait),
-    Counters,
-    Regions,
-    Inject { kind: dev::Inject, nth: u64 },
-    Delay { point: String, action: dev::DelayAction },
-    Evict(Option<Gem>),
-}
-
-/// A batch of a submission.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-enum Batch {
-    Program(Program),
-    At { addr: u64, bytes: u32 },
-}
-
-/// An answer: a value or an errno.
-type Answer = std::result::Result<Value, i32>;
-
-// ---- this side ---------------------------------------------------------------------------------
 
 /// A client in another process.
 pub(super) struct RemoteClient {
@@ -98,6 +33,10 @@ pub(super) struct RemoteClient {
     /// Stands in for the open file, which is the child's: nobody polls a client.
     stand_in: OwnedFd,
 }
+
+/// Taken alone to fork, and beside others while a connection's far end is open in this process: no
+/// other child may inherit that, or the death of its owner would go unnoticed.
+static FORKING: RwLock<()> = RwLock::new(());
 
 /// The connections to a child.
 struct Link {
@@ -115,6 +54,7 @@ impl Link {
         if let Some(channel) = locked(&self.free).pop() {
             return Ok(channel);
         }
+        let _open = FORKING.read().unwrap_or_else(PoisonError::into_inner);
         let (ours, theirs) = Channel::pair()?;
         let request = encode(&Request::Lane);
         locked(&self.child).channel().send(&request, &[theirs.as_fd()])?;
@@ -164,15 +104,45 @@ impl Link {
     }
 }
 
-fn encode(request: &Request) -> Vec<u8> {
-    serde_json::to_vec(request).expect("requests have string keys only")
-}
-
 impl RemoteClient {
     /// Forks a child that waits to be told to open the device. To be called before this process
     /// opens it, as the child would hold those files too.
     pub(super) fn fork(device: &dyn Device) -> std::result::Result<Self, Errno> {
-        let child = Child::fork(|channel| serve(device, &channel))?;
+        let child = {
+            let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+            Child::fork(|channel| serve::serve(Some(device), &channel, OnceLock::new()))?
+        };
+        Self::new(child)
+    }
+
+    /// Forks a child that has a client's open file, and memory as this process sees it: the views are
+    /// given back as the child's.
+    pub(super) fn inherit(
+        client: &(dyn Client + 'static),
+        views: Vec<Arc<dyn View>>,
+    ) -> std::result::Result<(Self, Vec<Arc<dyn View>>), Errno> {
+        let mut side = None;
+        client.at_rest(&mut || {
+            let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+            side = Some(process::split());
+        });
+        let child = match side.unwrap_or(Err(Errno::EAGAIN))? {
+            Forked::Child(channel) => process::serve(|| {
+                let server = OnceLock::from(Server::inherited(client, views));
+                serve::serve(None, &channel, server)
+            }),
+            Forked::Parent(child) => child,
+        };
+        let remote = Self::new(child)?;
+        let theirs = views.iter().enumerate().map(|(view, ours)| {
+            let (link, addr) = (Arc::clone(&remote.link), ours.addr());
+            Arc::new(RemoteView { link, view, addr }) as Arc<dyn View>
+        });
+        let theirs = theirs.collect();
+        Ok((remote, theirs))
+    }
+
+    fn new(child: Child) -> std::result::Result<Self, Errno> {
         let stand_in = child.channel().as_fd().try_clone_to_owned();
         let stand_in = stand_in.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
         let link = Link { child: Mutex::new(child), free: Mutex::default() };
@@ -447,213 +417,5 @@ impl Client for RemoteClient {
 
     fn evict(&self, gem: Option<Gem>) -> Result<u64> {
         self.link.call("debug.evict", &Request::Evict(gem))
-    }
-}
-
-// ---- the child ---------------------------------------------------------------------------------
-
-/// What the child has.
-struct Server {
-    client: Box<dyn Client>,
-    views: Mutex<Vec<Window>>,
-    jobs: Mutex<Vec<Arc<dyn dev::Submission>>>,
-}
-
-/// The child's life: opens connections, opens the device, ends when told to or left alone.
-fn serve(device: &dyn Device, channel: &Channel) -> i32 {
-    let server: OnceLock<Server> = OnceLock::new();
-    let server = &server;
-    std::thread::scope(|scope| {
-        loop {
-            let Ok((bytes, fds)) = channel.recv(PATIENCE) else { end() };
-            match (serde_json::from_slice(&bytes), fds.into_iter().next()) {
-                (Ok(Request::Lane), Some(fd)) => {
-                    scope.spawn(move || lane(device, server, &Channel::from(fd)));
-                }
-                // Told to go, or the other side is gone.
-                _ => end(),
-            }
-        }
-    })
-}
-
-/// Ends the process: threads may be within calls that wait.
-fn end() -> ! {
-    fencepost_fixtures::sys::process::exit_now(0)
-}
-
-/// Serves one connection.
-fn lane(device: &dyn Device, server: &OnceLock<Server>, channel: &Channel) {
-    while let Ok((bytes, fds)) = channel.recv(PATIENCE) {
-        let Ok(request) = serde_json::from_slice(&bytes) else { return };
-        let mut out = None;
-        let answer: Answer = match (request, server.get()) {
-            (Request::Open { debug }, _) => open(device, server, debug),
-            (request, Some(server)) => server.answer(request, fds.into_iter().next(), &mut out),
-            (_, None) => Err(Error::new("device.open", Errno::EBADF)),
-        }
-        .map_err(|error| error.errno as i32);
-        let bytes = serde_json::to_vec(&answer).unwrap_or_default();
-        let fds: Vec<BorrowedFd<'_>> = out.iter().map(AsFd::as_fd).collect();
-        if channel.send(&bytes, &fds).is_err() {
-            return;
-        }
-    }
-}
-
-fn open(device: &dyn Device, server: &OnceLock<Server>, debug: bool) -> Result<Value> {
-    let client = device.open()?;
-    if debug {
-        client.debug_open()?;
-    }
-    let fresh = Server { client, views: Mutex::default(), jobs: Mutex::default() };
-    // A second open would be a mistake of this module; the first one stays.
-    let _ = server.set(fresh);
-    Ok(Value::Null)
-}
-
-impl Server {
-    fn view(&self, view: usize) -> Result<Window> {
-        locked(&self.views).get(view).cloned().ok_or(Error::new("cpu", Errno::EFAULT))
-    }
-
-    fn add_view(&self, window: Window) -> Value {
-        let mut views = locked(&self.views);
-        let addr = window.addr();
-        views.push(window);
-        json!((views.len() - 1, addr))
-    }
-
-    fn answer(
-        &self,
-        request: Request,
-        fd: Option<OwnedFd>,
-        out: &mut Option<OwnedFd>,
-    ) -> Result<Value> {
-        match request {
-            Request::Load { .. }
-            | Request::Store { .. }
-            | Request::Atomic { .. }
-            | Request::Read { .. }
-            | Request::Write { .. }
-            | Request::Fill { .. } => self.cpu(request),
-            Request::GemImport | Request::SyncobjImport | Request::SyncFileImport(_) => {
-                self.import(&request, fd)
-            }
-            Request::GemExport(gem) => {
-                *out = Some(self.client.gem_export(gem)?);
-                Ok(Value::Null)
-            }
-            Request::SyncobjExport { syncobj, form } => {
-                *out = Some(self.client.syncobj_export(syncobj, form)?);
-                Ok(Value::Null)
-            }
-            Request::Submit { queue, work, syncs } => self.submit(queue, &work, syncs),
-            Request::Finish { job, timeout } => {
-                let job = locked(&self.jobs).get(job).cloned();
-                let job = job.ok_or(Error::new("gpu.wait", Errno::ENOENT))?;
-                Ok(json!(job.wait(timeout)?))
-            }
-            other => self.plain(other),
-        }
-    }
-
-    fn cpu(&self, request: Request) -> Result<Value> {
-        Ok(match request {
-            Request::Load { view, offset, width } => {
-                json!(self.view(view)?.load_acquire(offset, width)?)
-            }
-            Request::Store { view, offset, width, value } => {
-                json!(self.view(view)?.store_release(offset, width, value)?)
-            }
-            Request::Atomic { view, offset, width, op, operand } => {
-                json!(self.view(view)?.atomic(offset, width, op, operand)?)
-            }
-            Request::Read { view, offset, len } => {
-                let mut bytes = vec![0; len];
-                self.view(view)?.read(offset, &mut bytes)?;
-                json!(bytes)
-            }
-            Request::Write { view, offset, bytes } => {
-                json!(self.view(view)?.write(offset, &bytes)?)
-            }
-            Request::Fill { view, offset, bytes, width, value } => {
-                json!(self.view(view)?.fill(offset, bytes, width, value)?)
-            }
-            _ => return Err(Error::unsupported("cpu")),
-        })
-    }
-
-    fn import(&self, request: &Request, fd: Option<OwnedFd>) -> Result<Value> {
-        let fd = fd.ok_or(Error::new("import", Errno::EBADF))?;
-        Ok(match request {
-            Request::GemImport => json!(self.client.gem_import(fd.as_fd())?),
-            Request::SyncobjImport => json!(self.client.syncobj_import(fd.as_fd())?),
-            Request::SyncFileImport(syncobj) => {
-                json!(self.client.sync_file_import(*syncobj, fd.as_fd())?)
-            }
-            _ => return Err(Error::unsupported("import")),
-        })
-    }
-
-    fn submit(&self, queue: Queue, work: &[Batch], syncs: Vec<dev::SyncPoint>) -> Result<Value> {
-        let work = work
-            .iter()
-            .map(|batch| match batch {
-                Batch::Program(program) => Work::Program(program),
-                Batch::At { addr, bytes } => Work::At { addr: *addr, bytes: *bytes },
-            })
-            .collect();
-        let job = self.client.submit(&dev::SubmitCall { queue, work, syncs })?;
-        let mut jobs = locked(&self.jobs);
-        jobs.push(Arc::from(job));
-        Ok(json!(jobs.len() - 1))
-    }
-
-    fn plain(&self, request: Request) -> Result<Value> {
-        let client = &*self.client;
-        Ok(match request {
-            Request::GemCreate(spec) => json!(client.gem_create(&spec)?),
-            Request::GemClose(gem) => json!(client.gem_close(gem)?),
-            Request::GemInfo(gem) => json!(client.gem_info(gem)?),
-            Request::MapGem { gem, size } => self.add_view(client.gem_map(gem, 0, size)?),
-            Request::MapMemory { size } => self.add_view(Window::anon(size)?),
-            Request::VmCreate(spec) => json!(client.vm_create(&spec)?),
-            Request::VmDestroy(vm) => json!(client.vm_destroy(vm)?),
-            Request::Bind(call) => json!(client.bind(&call)?),
-            Request::VaDump(vm) => json!(client.va_dump(vm)?),
-            Request::Faults { vm, clear } => json!(client.faults(vm, clear)?),
-            Request::Window(vm) => json!(client.internal_window(vm)),
-            Request::QueueCreate(spec) => json!(client.queue_create(&spec)?),
-            Request::QueueDestroy(queue) => json!(client.queue_destroy(queue)?),
-            Request::QueueInfo(queue) => json!(client.queue_info(queue)?),
-            Request::Encode(program) => json!(client.encode(&program)?),
-            Request::SyncobjCreate(signalled) => json!(client.syncobj_create(signalled)?),
-            Request::SyncobjDestroy(syncobj) => json!(client.syncobj_destroy(syncobj)?),
-            Request::SyncobjWait { points, flags: [all, for_submit, available], timeout } => {
-                let points = &points;
-                json!(client.syncobj_wait(&dev::SyncobjWait {
-                    points,
-                    all,
-                    for_submit,
-                    available,
-                    timeout
-                })?)
-            }
-            Request::SyncobjReset(syncobjs) => json!(client.syncobj_reset(&syncobjs)?),
-            Request::SyncobjSignal(syncobjs) => json!(client.syncobj_signal(&syncobjs)?),
-            Request::TimelineSignal(points) => json!(client.timeline_signal(&points)?),
-            Request::TimelineQuery { syncobjs, last_submitted } => {
-                json!(client.timeline_query(&syncobjs, last_submitted)?)
-            }
-            Request::Transfer { from, to } => json!(client.syncobj_transfer(from, to)?),
-            Request::UserFence(wait) => json!(client.user_fence_wait(&wait)?),
-            Request::Counters => json!(client.counters()?),
-            Request::Regions => json!(client.regions()?),
-            Request::Inject { kind, nth } => json!(client.inject(kind, nth)?),
-            Request::Delay { point, action } => json!(client.delay(&point, action)?),
-            Request::Evict(gem) => json!(client.evict(gem)?),
-            _ => return Err(Error::unsupported("remote")),
-        })
     }
 }

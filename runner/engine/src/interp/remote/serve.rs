@@ -1,0 +1,251 @@
+//! The child's side: it makes the calls that it is told to.
+
+use super::super::view::View;
+use super::locked;
+use super::request::{Answer, Batch, PATIENCE, Request};
+use fencepost_fixtures::Errno;
+use fencepost_fixtures::device as dev;
+use fencepost_fixtures::device::{Client, Device, Error, Queue, Result, Work};
+use fencepost_fixtures::memory::Window;
+use fencepost_fixtures::sys::message::Channel;
+use serde_json::{Value, json};
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// What the child has.
+pub(super) struct Server<'c> {
+    client: File<'c>,
+    views: Mutex<Vec<Arc<dyn View>>>,
+    jobs: Mutex<Vec<Arc<dyn dev::Submission>>>,
+}
+
+/// The child's open file.
+enum File<'c> {
+    /// Opened by itself.
+    Own(Box<dyn Client>),
+    /// Its parent's.
+    Inherited(&'c (dyn Client + 'static)),
+}
+
+impl Deref for File<'_> {
+    type Target = dyn Client;
+
+    fn deref(&self) -> &(dyn Client + 'static) {
+        match self {
+            Self::Own(client) => &**client,
+            Self::Inherited(client) => *client,
+        }
+    }
+}
+
+/// The child's life: opens connections, opens the device unless it inherits a file, ends when told to
+/// or left alone.
+pub(super) fn serve(
+    device: Option<&dyn Device>,
+    channel: &Channel,
+    server: OnceLock<Server<'_>>,
+) -> i32 {
+    let server = &server;
+    std::thread::scope(|scope| {
+        loop {
+            let Ok((bytes, fds)) = channel.recv(PATIENCE) else { end() };
+            match (serde_json::from_slice(&bytes), fds.into_iter().next()) {
+                (Ok(Request::Lane), Some(fd)) => {
+                    scope.spawn(move || lane(device, server, &Channel::from(fd)));
+                }
+                // Told to go, or the other side is gone.
+                _ => end(),
+            }
+        }
+    })
+}
+
+/// Ends the process: threads may be within calls that wait.
+fn end() -> ! {
+    fencepost_fixtures::sys::process::exit_now(0)
+}
+
+/// Serves one connection.
+fn lane(device: Option<&dyn Device>, server: &OnceLock<Server<'_>>, channel: &Channel) {
+    while let Ok((bytes, fds)) = channel.recv(PATIENCE) {
+        let Ok(request) = serde_json::from_slice(&bytes) else { return };
+        let mut out = None;
+        let answer: Answer = match (request, server.get()) {
+            (Request::Open { debug }, _) => open(device, server, debug),
+            (request, Some(server)) => server.answer(request, fds.into_iter().next(), &mut out),
+            (_, None) => Err(Error::new("device.open", Errno::EBADF)),
+        }
+        .map_err(|error| error.errno as i32);
+        let bytes = serde_json::to_vec(&answer).unwrap_or_default();
+        let fds: Vec<BorrowedFd<'_>> = out.iter().map(AsFd::as_fd).collect();
+        if channel.send(&bytes, &fds).is_err() {
+            return;
+        }
+    }
+}
+
+fn open(device: Option<&dyn Device>, server: &OnceLock<Server<'_>>, debug: bool) -> Result<Value> {
+    let device = device.ok_or(Error::new("device.open", Errno::EBUSY))?;
+    let client = device.open()?;
+    if debug {
+        client.debug_open()?;
+    }
+    let fresh =
+        Server { client: File::Own(client), views: Mutex::default(), jobs: Mutex::default() };
+    // A second open would be a mistake of this module; the first one stays.
+    let _ = server.set(fresh);
+    Ok(Value::Null)
+}
+
+impl<'c> Server<'c> {
+    /// A child with its parent's file and memory.
+    pub(super) fn inherited(client: &'c (dyn Client + 'static), views: Vec<Arc<dyn View>>) -> Self {
+        let client = File::Inherited(client);
+        Self { client, views: Mutex::new(views), jobs: Mutex::default() }
+    }
+
+    fn view(&self, view: usize) -> Result<Arc<dyn View>> {
+        locked(&self.views).get(view).cloned().ok_or(Error::new("cpu", Errno::EFAULT))
+    }
+
+    fn add_view(&self, window: Window) -> Value {
+        let mut views = locked(&self.views);
+        let addr = window.addr();
+        views.push(Arc::new(window));
+        json!((views.len() - 1, addr))
+    }
+
+    fn answer(
+        &self,
+        request: Request,
+        fd: Option<OwnedFd>,
+        out: &mut Option<OwnedFd>,
+    ) -> Result<Value> {
+        match request {
+            Request::Load { .. }
+            | Request::Store { .. }
+            | Request::Atomic { .. }
+            | Request::Read { .. }
+            | Request::Write { .. }
+            | Request::Fill { .. } => self.cpu(request),
+            Request::GemImport | Request::SyncobjImport | Request::SyncFileImport(_) => {
+                self.import(&request, fd)
+            }
+            Request::GemExport(gem) => {
+                *out = Some(self.client.gem_export(gem)?);
+                Ok(Value::Null)
+            }
+            Request::SyncobjExport { syncobj, form } => {
+                *out = Some(self.client.syncobj_export(syncobj, form)?);
+                Ok(Value::Null)
+            }
+            Request::Submit { queue, work, syncs } => self.submit(queue, &work, syncs),
+            Request::Finish { job, timeout } => {
+                let job = locked(&self.jobs).get(job).cloned();
+                let job = job.ok_or(Error::new("gpu.wait", Errno::ENOENT))?;
+                Ok(json!(job.wait(timeout)?))
+            }
+            other => self.plain(other),
+        }
+    }
+
+    fn cpu(&self, request: Request) -> Result<Value> {
+        Ok(match request {
+            Request::Load { view, offset, width } => {
+                json!(self.view(view)?.load(offset, width)?)
+            }
+            Request::Store { view, offset, width, value } => {
+                json!(self.view(view)?.store(offset, width, value)?)
+            }
+            Request::Atomic { view, offset, width, op, operand } => {
+                json!(self.view(view)?.atomic(offset, width, op, operand)?)
+            }
+            Request::Read { view, offset, len } => {
+                let mut bytes = vec![0; len];
+                self.view(view)?.read(offset, &mut bytes)?;
+                json!(bytes)
+            }
+            Request::Write { view, offset, bytes } => {
+                json!(self.view(view)?.write(offset, &bytes)?)
+            }
+            Request::Fill { view, offset, bytes, width, value } => {
+                json!(self.view(view)?.fill(offset, bytes, width, value)?)
+            }
+            _ => return Err(Error::unsupported("cpu")),
+        })
+    }
+
+    fn import(&self, request: &Request, fd: Option<OwnedFd>) -> Result<Value> {
+        let fd = fd.ok_or(Error::new("import", Errno::EBADF))?;
+        Ok(match request {
+            Request::GemImport => json!(self.client.gem_import(fd.as_fd())?),
+            Request::SyncobjImport => json!(self.client.syncobj_import(fd.as_fd())?),
+            Request::SyncFileImport(syncobj) => {
+                json!(self.client.sync_file_import(*syncobj, fd.as_fd())?)
+            }
+            _ => return Err(Error::unsupported("import")),
+        })
+    }
+
+    fn submit(&self, queue: Queue, work: &[Batch], syncs: Vec<dev::SyncPoint>) -> Result<Value> {
+        let work = work
+            .iter()
+            .map(|batch| match batch {
+                Batch::Program(program) => Work::Program(program),
+                Batch::At { addr, bytes } => Work::At { addr: *addr, bytes: *bytes },
+            })
+            .collect();
+        let job = self.client.submit(&dev::SubmitCall { queue, work, syncs })?;
+        let mut jobs = locked(&self.jobs);
+        jobs.push(Arc::from(job));
+        Ok(json!(jobs.len() - 1))
+    }
+
+    fn plain(&self, request: Request) -> Result<Value> {
+        let client = &*self.client;
+        Ok(match request {
+            Request::GemCreate(spec) => json!(client.gem_create(&spec)?),
+            Request::GemClose(gem) => json!(client.gem_close(gem)?),
+            Request::GemInfo(gem) => json!(client.gem_info(gem)?),
+            Request::MapGem { gem, size } => self.add_view(client.gem_map(gem, 0, size)?),
+            Request::MapMemory { size } => self.add_view(Window::anon(size)?),
+            Request::VmCreate(spec) => json!(client.vm_create(&spec)?),
+            Request::VmDestroy(vm) => json!(client.vm_destroy(vm)?),
+            Request::Bind(call) => json!(client.bind(&call)?),
+            Request::VaDump(vm) => json!(client.va_dump(vm)?),
+            Request::Faults { vm, clear } => json!(client.faults(vm, clear)?),
+            Request::Window(vm) => json!(client.internal_window(vm)),
+            Request::QueueCreate(spec) => json!(client.queue_create(&spec)?),
+            Request::QueueDestroy(queue) => json!(client.queue_destroy(queue)?),
+            Request::QueueInfo(queue) => json!(client.queue_info(queue)?),
+            Request::Encode(program) => json!(client.encode(&program)?),
+            Request::SyncobjCreate(signalled) => json!(client.syncobj_create(signalled)?),
+            Request::SyncobjDestroy(syncobj) => json!(client.syncobj_destroy(syncobj)?),
+            Request::SyncobjWait { points, flags: [all, for_submit, available], timeout } => {
+                let points = &points;
+                json!(client.syncobj_wait(&dev::SyncobjWait {
+                    points,
+                    all,
+                    for_submit,
+                    available,
+                    timeout
+                })?)
+            }
+            Request::SyncobjReset(syncobjs) => json!(client.syncobj_reset(&syncobjs)?),
+            Request::SyncobjSignal(syncobjs) => json!(client.syncobj_signal(&syncobjs)?),
+            Request::TimelineSignal(points) => json!(client.timeline_signal(&points)?),
+            Request::TimelineQuery { syncobjs, last_submitted } => {
+                json!(client.timeline_query(&syncobjs, last_submitted)?)
+            }
+            Request::Transfer { from, to } => json!(client.syncobj_transfer(from, to)?),
+            Request::UserFence(wait) => json!(client.user_fence_wait(&wait)?),
+            Request::Counters => json!(client.counters()?),
+            Request::Regions => json!(client.regions()?),
+            Request::Inject { kind, nth } => json!(client.inject(kind, nth)?),
+            Request::Delay { point, action } => json!(client.delay(&point, action)?),
+            Request::Evict(gem) => json!(client.evict(gem)?),
+            _ => return Err(Error::unsupported("remote")),
+        })
+    }
+}
