@@ -26,7 +26,7 @@ PACKAGES_KASAN=(clang-19 lld-19 llvm-19)     # KASAN with Rust needs clang
 BINDGEN=0.72.1
 LINUX_SERIES=7.2
 LINUX_PINNED=7.2.13-1                        # tried first; else the newest of the series there is
-MIRROR=${FENCEPOST_DEBIAN_MIRROR:-http://deb.debian.org/debian}
+MIRROR=${FENCEPOST_DEBIAN_MIRROR:-}           # default: the one that this machine uses
 SUITES=(sid trixie-backports)
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
@@ -71,6 +71,10 @@ packages() {
 private_apt() {
 	export APT_CONFIG=$CACHE/apt/apt.conf
 	[ -n "${PRIVATE_APT_READY:-}" ] && return
+	if [ -z "$MIRROR" ]; then
+		MIRROR=$(APT_CONFIG='' apt-get indextargets --format '$(REPO_URI)' | grep -m1 -E '/debian/?$') ||
+			die "no Debian mirror is known: run apt-get update, or name one in FENCEPOST_DEBIAN_MIRROR"
+	fi
 	mkdir -p "$CACHE"/apt/{lists/partial,cache/archives/partial}
 	local suite
 	for suite in "${SUITES[@]}"; do
