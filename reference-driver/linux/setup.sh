@@ -72,8 +72,8 @@ private_apt() {
 	export APT_CONFIG=$CACHE/apt/apt.conf
 	[ -n "${PRIVATE_APT_READY:-}" ] && return
 	if [ -z "$MIRROR" ]; then
-		MIRROR=$(APT_CONFIG='' apt-get indextargets --format '$(REPO_URI)' | grep -m1 -E '/debian/?$') ||
-			die "no Debian mirror is known: run apt-get update, or name one in FENCEPOST_DEBIAN_MIRROR"
+		MIRROR=$(APT_CONFIG='' apt-get indextargets --format '$(REPO_URI)' | awk '/\/debian\/?$/ && !n++')
+		[ -n "$MIRROR" ] || die "no Debian mirror is known: name one in FENCEPOST_DEBIAN_MIRROR"
 	fi
 	mkdir -p "$CACHE"/apt/{lists/partial,cache/archives/partial}
 	local suite
