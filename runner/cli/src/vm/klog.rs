@@ -149,6 +149,13 @@ fn end_of(lines: &[&str], start: usize, kind: Kind) -> usize {
     last
 }
 
+/// Whether a CPU that makes no progress executes a program, whose code no kernel lock can stop: then
+/// it is the guest that got no time from its host.
+fn in_user_mode(lines: &[&str]) -> bool {
+    lines.iter().any(|line| message(line).starts_with("RIP: 0033:"))
+        && !lines.iter().any(|line| message(line).starts_with("RIP: 0010:"))
+}
+
 /// Whether a panic only says that the kernel was told to stop upon an earlier report.
 fn is_consequence(title: &str) -> bool {
     ["Fatal exception", "panic_on_warn set", "hung_task: blocked tasks", "softlockup: hung tasks"]
@@ -168,6 +175,10 @@ pub(crate) fn scan(log: &str) -> Vec<Report> {
             continue;
         };
         let end = end_of(&lines, index, kind);
+        if kind == Kind::Hang && in_user_mode(&lines[index..end]) {
+            index = end;
+            continue;
+        }
         if kind != Kind::Panic || reports.is_empty() || !is_consequence(title) {
             let excerpt = lines[index..end].join("\n");
             reports.push(Report { kind, title: title.to_owned(), excerpt });
