@@ -47,6 +47,8 @@ pub enum Command {
     Schema,
     /// Boot a kernel with fencepost.ko, run a fencepost command inside, bring the results out
     Vm(Box<crate::vm::VmArgs>),
+    /// Random calls on a node of the module, kills at random points, load and unload under traffic
+    Fuzz(crate::fuzz::FuzzArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell

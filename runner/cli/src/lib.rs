@@ -16,6 +16,7 @@ mod exec;
 mod expectations;
 mod filter;
 pub mod front;
+mod fuzz;
 mod generate;
 mod list;
 mod output;
@@ -78,6 +79,7 @@ fn dispatch(command: Command) -> Result<Status, Error> {
         Command::Doctor(args) => doctor::command(&args),
         Command::Schema => generate::schema(),
         Command::Vm(args) => vm::command(&args),
+        Command::Fuzz(args) => fuzz::command(&args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }

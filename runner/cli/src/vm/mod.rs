@@ -6,7 +6,7 @@
 mod end;
 pub(crate) mod guest;
 mod initramfs;
-mod klog;
+pub(crate) mod klog;
 mod qemu;
 
 use std::fs;

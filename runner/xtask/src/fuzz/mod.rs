@@ -1,28 +1,28 @@
 //! Structured random calls on the driver over the simulated world: `cargo xtask fuzz`.
 //!
 //! Owns the loop: world after world from one printed seed, invariants checked on the way, everything
-//! closed and counted at each end. What calls there are stands in [`calls`], what a client has in
-//! [`client`], randomness in [`random`]. Any panic, leak or broken invariant ends the run with the
+//! closed and counted at each end. The generator of calls is the fixtures' (`device::fuzz`), which drives
+//! device nodes as well; its clients sit in the simulated world by [`seat`]. Any panic, leak or broken invariant ends the run with the
 //! seed of its world.
 
-mod calls;
-mod client;
-mod program;
-mod random;
+mod seat;
 #[cfg(test)]
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::time::Instant;
 
 use clap::Args;
 use fencepost_core::driver::Config;
-use fencepost_host::sim::{Sim, SimFile};
+use fencepost_fixtures::device::fuzz::{self, Random};
+use fencepost_host::sim::Sim;
 use fencepost_uapi::fencepost::COUNTERS;
 
 use crate::Findings;
-use client::Client;
-use random::Random;
+use seat::SimSeat;
+
+type Client = fuzz::Client<SimSeat>;
 
 /// Options of the task.
 #[derive(Clone, Copy, Debug, Args)]
@@ -129,15 +129,16 @@ fn one_world(seed: u64, calls: u64, check: u64) -> Totals {
         engines: 1 + random.below(3) as u32,
         testing: random.chance(7, 8),
     };
-    let sim = Sim::new(seed, config).expect("a device");
-    let mut clients: Vec<Client> = (0..2).map(|_| Client::new(&sim, &mut random)).collect();
+    let sim = Rc::new(Sim::new(seed, config).expect("a device"));
+    let mut clients: Vec<Client> =
+        (0..2).map(|_| Client::new(SimSeat::new(&sim), &mut random)).collect();
     let mut succeeded = 0;
     for made in 0..calls {
         if random.chance(1, 400) {
             replace_client(&sim, &mut clients, &mut random);
         }
         let at = random.index(clients.len());
-        succeeded += u64::from(clients[at].random_call(&sim, &mut random));
+        succeeded += u64::from(clients[at].random_call(&mut random));
         deliver(&sim, &mut clients, at, &mut random);
         if random.chance(1, 4) {
             let _ = sim.step();
@@ -147,7 +148,7 @@ fn one_world(seed: u64, calls: u64, check: u64) -> Totals {
         }
     }
     for client in clients.drain(..) {
-        client.close(&sim);
+        client.close();
     }
     assert_nothing_left(&sim);
     Totals {
@@ -163,25 +164,25 @@ fn one_world(seed: u64, calls: u64, check: u64) -> Totals {
 }
 
 /// A process dies and another one comes.
-fn replace_client(sim: &Sim, clients: &mut [Client], random: &mut Random) {
+fn replace_client(sim: &Rc<Sim>, clients: &mut [Client], random: &mut Random) {
     let at = random.index(clients.len());
-    let new = Client::new(sim, random);
-    std::mem::replace(&mut clients[at], new).close(sim);
+    let new = Client::new(SimSeat::new(sim), random);
+    std::mem::replace(&mut clients[at], new).close();
 }
 
 /// Passes on the descriptors that a client wants to.
 fn deliver(sim: &Sim, clients: &mut [Client], from: usize, random: &mut Random) {
     while let Some(fd) = clients[from].outbox.pop() {
         let to = random.index(clients.len());
-        let (source, target) = (clients[from].task(), clients[to].task());
+        let (source, target) = (clients[from].seat.file.task, clients[to].seat.file.task);
         if let Ok(copy) = sim.host().pass_fd(source, fd, target) {
-            clients[to].fds.push(copy);
+            clients[to].receive(copy);
         }
     }
 }
 
 fn assert_consistent(sim: &Sim, clients: &[Client]) {
-    let files: Vec<_> = clients.iter().map(|client| client.file.file.clone()).collect();
+    let files: Vec<_> = clients.iter().map(|client| client.seat.file.file.clone()).collect();
     sim.driver().assert_consistent(&files);
     assert_eq!(sim.counter("live.bos"), sim.host().objects() as u64, "objects of the host");
 }
@@ -197,9 +198,4 @@ fn assert_nothing_left(sim: &Sim) {
     let ends = ["jobs.completed", "jobs.failed", "jobs.timeout", "jobs.cancelled"];
     let ended: u64 = ends.iter().map(|name| sim.counter(name)).sum();
     assert_eq!(made, ended, "every job ends in one way");
-}
-
-/// Opens a file of a new process.
-fn open(sim: &Sim) -> SimFile {
-    sim.open(sim.process()).expect("memory")
 }

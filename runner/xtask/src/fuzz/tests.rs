@@ -10,3 +10,9 @@ fn a_short_run_finds_nothing() {
     assert!(totals.succeeded > 1_500, "most calls are valid: {totals:?}");
     assert!(totals.jobs > 0 && totals.unwound > 0, "the calls reach far: {totals:?}");
 }
+
+#[test]
+fn the_generator_knows_every_delay_point() {
+    let names = fencepost_core::debug::delay::POINTS.iter().map(|(_, name, _)| *name);
+    assert!(names.eq(fencepost_fixtures::device::fuzz::POINTS.iter().copied()));
+}

@@ -1,0 +1,138 @@
+//! What a device and its kernel hold: counters, memory, references to modules, reports in the log.
+//! Owns what counts as grown.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::time::{Duration, Instant};
+
+use fencepost_fixtures::{DeviceSpec, device};
+
+use crate::error::Error;
+use crate::vm::klog;
+
+/// How long what is being released may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Kinds of memory that may not grow by more than so many KiB. Caches of the allocators themselves
+/// move by some pages a CPU.
+const MEMORY: &[(&str, i64)] =
+    &[("SUnreclaim", 4 << 10), ("VmallocUsed", 1 << 10), ("Percpu", 512), ("in use", 12 << 10)];
+
+/// What is there.
+#[derive(Clone, Debug)]
+pub(super) struct State {
+    live: BTreeMap<String, u64>,
+    memory: BTreeMap<String, i64>,
+    users: Option<u64>,
+}
+
+impl State {
+    /// Reads it all. The device is opened for it.
+    pub(super) fn read(spec: &DeviceSpec) -> Result<Self, Error> {
+        let cannot = |e: device::Error| {
+            Error::system(format!("use the device {spec}"))(std::io::Error::other(e.to_string()))
+        };
+        let client = device::open(spec).and_then(|device| device.open()).map_err(cannot)?;
+        let mut live = client.counters().map_err(cannot)?;
+        live.retain(|name, _| name.starts_with("live.") || name == "leaks");
+        drop(client);
+        Ok(Self { live, memory: memory(), users: users() })
+    }
+
+    /// What has grown since, in words; looks until nothing has, or patience ends.
+    pub(super) fn compare(&self, spec: &DeviceSpec) -> Vec<String> {
+        let start = Instant::now();
+        loop {
+            let grown = match Self::read(spec) {
+                Ok(now) => self.grown(&now),
+                Err(error) => vec![error.to_string()],
+            };
+            if grown.is_empty() || start.elapsed() > PATIENCE {
+                return grown;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn grown(&self, now: &Self) -> Vec<String> {
+        let counter = |(name, value): (&String, &u64)| {
+            let before = self.live.get(name).copied().unwrap_or(0);
+            (*value > before).then(|| format!("{name} was {before}, is {value}"))
+        };
+        let mut grown: Vec<String> = now.live.iter().filter_map(counter).collect();
+        for (name, allowed) in MEMORY {
+            let of = |state: &Self| state.memory.get(*name).copied().unwrap_or(0);
+            let (before, after) = (of(self), of(now));
+            if after - before > *allowed {
+                grown.push(format!("memory ({name}) was {before} KiB, is {after} KiB"));
+            }
+        }
+        if now.users > self.users {
+            grown.push(format!("users of the module: {:?}, were {:?}", now.users, self.users));
+        }
+        grown
+    }
+}
+
+/// Kernel memory in KiB, caches dropped where that is allowed.
+fn memory() -> BTreeMap<String, i64> {
+    // Only root may; without it the numbers are less sharp.
+    let _ = fs::write("/proc/sys/vm/drop_caches", "3");
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let mut memory = BTreeMap::new();
+    for line in text.lines() {
+        let Some((name, value)) = line.split_once(':') else { continue };
+        let number = value.trim().trim_end_matches(" kB").parse();
+        memory.insert(name.to_owned(), number.unwrap_or(0));
+    }
+    let of = |name: &str| memory.get(name).copied().unwrap_or(0);
+    let in_use = of("MemTotal") - of("MemFree") - of("Buffers") - of("Cached");
+    memory.insert("in use".to_owned(), in_use);
+    memory
+}
+
+/// References to the module, if there is one.
+fn users() -> Option<u64> {
+    fs::read_to_string("/sys/module/fencepost/refcnt").ok()?.trim().parse().ok()
+}
+
+/// The kernel's log from a moment on.
+pub(super) struct KernelLog(Option<File>);
+
+impl KernelLog {
+    /// From now on. Without the right to read it, it stays empty.
+    pub(super) fn begin() -> Self {
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
+        let mut file = file.ok();
+        if let Some(log) = &mut file {
+            let _ = log.seek(SeekFrom::End(0));
+        }
+        Self(file)
+    }
+
+    /// Reports in it.
+    pub(super) fn findings(self) -> Vec<String> {
+        let Some(mut file) = self.0 else { return Vec::new() };
+        let mut text = String::new();
+        let mut record = vec![0; 8192];
+        loop {
+            match file.read(&mut record) {
+                Ok(len) => {
+                    let record = String::from_utf8_lossy(&record[..len]).into_owned();
+                    let message = record.split_once(';').map_or("", |(_, message)| message);
+                    text.push_str(message.lines().next().unwrap_or_default());
+                    text.push('\n');
+                }
+                // Records were overwritten before they were read: on with the oldest.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
+                Err(_) => break,
+            }
+        }
+        let reports = klog::scan(&text);
+        reports
+            .iter()
+            .map(|r| format!("kernel log: {}: {}\n{}", r.kind, r.title, r.excerpt))
+            .collect()
+    }
+}
