@@ -32,6 +32,12 @@
 #define FP_FIRST_DMA	(1ull << 32)
 #define FP_GAP		SZ_2M
 
+/*
+ * Pages of objects: charged to the caller's memory cgroup, and ENOMEM rather than the OOM killer when
+ * there are no more, since a size is the caller's wish.
+ */
+#define FP_GFP_PAGES	(GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN | __GFP_RETRY_MAYFAIL)
+
 struct fp_bo {
 	struct kref ref;
 	struct rcu_work free;
@@ -249,7 +255,7 @@ int fp_bo_create(struct fp_world *w, u64 size, u64 *offset)
 	bo->reclaim = w->reclaim;
 	kref_init(&bo->ref);
 	for (i = 0; i < npages; i++) {
-		bo->pages[i] = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN);
+		bo->pages[i] = alloc_page(FP_GFP_PAGES);
 		if (!bo->pages[i])
 			goto fail;
 		if (fatal_signal_pending(current))
