@@ -1,14 +1,19 @@
 //! The DRM device: card and render nodes whose opens, ioctls and mappings go to the driver.
 //!
-//! Owns registration and the calls that shim.c makes. Ioctls of the DRM core that concern objects
-//! (GEM, PRIME, syncobjs) are the driver's own here as in user space; the rest is DRM's.
+//! Owns registration and the calls that shim.c makes. The driver answers its own ioctls; those of
+//! the DRM core (handles, PRIME, syncobjs) are Linux's.
 #![expect(unsafe_code, reason = "called by C with raw pointers; each function says what it needs")]
 
 use super::shim;
-use super::world::{self, World};
-use crate::driver::{Driver, File, Mapping};
+use super::world::World;
+use crate::counters::Counter;
+use crate::driver::{Driver, File};
+use crate::drm as drm_core;
+use crate::gem::GemRef;
+use crate::host::BoMem;
+use crate::vm::dump;
 use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
-use fencepost_uapi::{drm as core_ioctls, ioctl, Errno};
+use fencepost_uapi::{drm as drm_ioctls, ioctl, Errno};
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::{bindings, device, drm, error::to_result};
@@ -98,26 +103,7 @@ pub(super) fn register(
     let new = drm::UnregisteredDevice::<Drm>::new(parent, Ok::<_, Error>(Data { driver }))?;
     // SAFETY: not registered yet, so nobody else looks at it.
     to_result(unsafe { shim::fp_drm_patch(raw(&new).cast()) })?;
-    new.driver.host().set_drm(raw(&new));
     Ok(drm::Registration::new_foreign_owned(new, parent, 0)?.into())
-}
-
-/// Whether the driver answers a call itself.
-fn is_ours(request: u32) -> bool {
-    let nr = ioctl::nr(request);
-    let object_calls = [
-        core_ioctls::VERSION,
-        core_ioctls::GEM_CLOSE,
-        core_ioctls::GET_CAP,
-        core_ioctls::SET_CLIENT_CAP,
-        core_ioctls::PRIME_HANDLE_TO_FD,
-        core_ioctls::PRIME_FD_TO_HANDLE,
-    ];
-    let (first, last) = (core_ioctls::SYNCOBJ_CREATE, core_ioctls::SYNCOBJ_TIMELINE_SIGNAL);
-    ioctl::kind(request) == ioctl::DRM_TYPE
-        && ((ioctl::DRM_COMMAND_BASE..ioctl::DRM_COMMAND_END).contains(&nr)
-            || (ioctl::nr(first)..=ioctl::nr(last)).contains(&nr)
-            || object_calls.iter().any(|ours| ioctl::nr(*ours) == nr))
 }
 
 /// The driver's file behind DRM's.
@@ -129,25 +115,30 @@ unsafe fn open_of<'a>(file: *mut bindings::drm_file) -> &'a Open {
     Pin::get_ref(unsafe { drm::File::<Open>::from_raw(file) }.inner())
 }
 
-/// `ioctl(2)`, from shim.c; sets `ours` when the driver answered.
+/// A file was opened.
 ///
 /// # Safety
-/// `file` is an open file of this driver, `ours` valid for writes.
+/// `file` is an open file of this driver.
+#[no_mangle]
+unsafe extern "C" fn fp_rust_opened(file: *mut bindings::drm_file) {
+    // SAFETY: as the caller guarantees.
+    let open = unsafe { open_of(file) };
+    let world = open.device.driver.host().raw();
+    open.file.inner().handles.attach(file.cast(), world.cast());
+}
+
+/// `ioctl(2)` with a number of the driver's.
+///
+/// # Safety
+/// `file` is an open file of this driver.
 #[no_mangle]
 unsafe extern "C" fn fp_rust_ioctl(
     file: *mut bindings::drm_file,
     cmd: c_uint,
     arg: c_ulong,
-    ours: *mut bool,
 ) -> c_long {
-    if !is_ours(cmd) {
-        return 0;
-    }
     // SAFETY: as the caller guarantees.
-    let open = unsafe {
-        *ours = true;
-        open_of(file)
-    };
+    let open = unsafe { open_of(file) };
     let driver = &open.device.driver;
     let answer = driver
         .host()
@@ -159,56 +150,103 @@ unsafe extern "C" fn fp_rust_ioctl(
     }
 }
 
-/// `mmap(2)`, from shim.c: finds the object and keeps it until `fp_rust_unmap`.
+/// Linux has answered a call; `done`: without an error.
 ///
 /// # Safety
-/// `file` is an open file of this driver; the others are valid for writes.
+/// `file` is an open file of this driver.
 #[no_mangle]
-unsafe extern "C" fn fp_rust_mmap(
-    file: *mut bindings::drm_file,
-    offset: u64,
-    len: u64,
-    mapping: *mut *mut c_void,
-    start: *mut u64,
-    world: *mut *mut c_void,
-) -> c_int {
+unsafe extern "C" fn fp_rust_count(file: *mut bindings::drm_file, cmd: c_uint, done: bool) {
     // SAFETY: as the caller guarantees.
     let open = unsafe { open_of(file) };
-    let driver = &open.device.driver;
-    let found = match driver.mmap(&open.file, offset, len) {
-        Ok(found) => found,
-        Err(errno) => return -errno.0,
-    };
-    let mem = found.mem;
-    let Ok(kept) = KBox::new(found, GFP_KERNEL) else {
-        return -Errno::NOMEM.0;
-    };
-    // SAFETY: as the caller guarantees.
-    unsafe {
-        *start = mem.0;
-        *world = driver.host().raw().cast();
-        *mapping = KBox::into_raw(kept).cast();
+    let counters = &open.device.driver.device().counters;
+    counters.inc(Counter::Ioctls);
+    let nr = ioctl::nr(cmd);
+    if done && nr == ioctl::nr(drm_ioctls::PRIME_HANDLE_TO_FD) {
+        counters.inc(Counter::PrimeExports);
+    } else if done && nr == ioctl::nr(drm_ioctls::PRIME_FD_TO_HANDLE) {
+        counters.inc(Counter::PrimeImports);
     }
-    0
 }
 
-/// The last CPU mapping made by a call is gone.
-///
-/// # Safety
-/// `mapping` comes from `fp_rust_mmap`, once.
-#[no_mangle]
-unsafe extern "C" fn fp_rust_unmap(mapping: *mut c_void) {
-    // SAFETY: as the caller guarantees.
-    drop(unsafe { KBox::from_raw(mapping.cast::<Mapping<World>>()) });
-}
-
-/// The last copy of a descriptor made by the host is closed.
+/// The world of a device.
 ///
 /// # Safety
 /// `device` is a device of this driver.
 #[no_mangle]
-unsafe extern "C" fn fp_rust_release_fd(device: *mut bindings::drm_device, kind: u32, id: u64) {
+unsafe extern "C" fn fp_rust_world(device: *mut bindings::drm_device) -> *mut shim::RawWorld {
     // SAFETY: as the caller guarantees.
     let device: &Device = unsafe { drm::Device::from_raw(device) };
-    device.driver.release_fd(world::kind(kind), id);
+    device.driver.host().raw()
+}
+
+/// Makes an object around imported memory, which it owns in any case. `fp_rust_gem_free` takes it.
+///
+/// # Safety
+/// `device` is a device of this driver, the pointers are valid for writes.
+#[no_mangle]
+unsafe extern "C" fn fp_rust_import(
+    device: *mut bindings::drm_device,
+    mem: u64,
+    size: u64,
+    gem: *mut *mut c_void,
+    id: *mut u64,
+) -> c_int {
+    // SAFETY: as the caller guarantees.
+    let device: &Device = unsafe { drm::Device::from_raw(device) };
+    let boxed = drm_core::import(device.driver.device(), BoMem(mem), size)
+        .and_then(|new| KBox::new(new, GFP_KERNEL).map_err(|_| Errno::NOMEM));
+    match boxed {
+        Ok(boxed) => {
+            // SAFETY: as the caller guarantees.
+            unsafe {
+                *id = boxed.id;
+                *gem = KBox::into_raw(boxed).cast();
+            }
+            0
+        }
+        Err(errno) => -errno.0,
+    }
+}
+
+/// DRM's object is gone.
+///
+/// # Safety
+/// `gem` is a boxed reference that DRM's object was made with.
+#[no_mangle]
+unsafe extern "C" fn fp_rust_gem_free(gem: *mut c_void) {
+    // SAFETY: as the caller guarantees.
+    drop(unsafe { KBox::from_raw(gem.cast::<GemRef<World>>()) });
+}
+
+/// Shows the VMs of a file in debugfs.
+///
+/// # Safety
+/// `file` is an open file of this driver, `m` the file that is being read.
+#[no_mangle]
+unsafe extern "C" fn fp_rust_show_vas(file: *mut bindings::drm_file, m: *mut c_void) -> c_int {
+    // SAFETY: as the caller guarantees.
+    let open = unsafe { open_of(file) };
+    let mut after = 0;
+    while let Some((id, vm)) = open.file.inner().next_vm(after) {
+        // SAFETY: as the caller guarantees.
+        unsafe { shim::fp_show_vm(m, id, vm.span.start, vm.span.end) };
+        let vas = match dump::all(&vm) {
+            Ok(vas) => vas,
+            Err(errno) => return -errno.0,
+        };
+        for va in &vas {
+            let shown = shim::ShownVa {
+                addr: va.addr,
+                range: va.range,
+                object: va.object,
+                offset: va.offset,
+                flags: va.flags,
+                ptes: [va.ptes_4k, va.ptes_64k, va.ptes_2m],
+            };
+            // SAFETY: as the caller guarantees.
+            unsafe { shim::fp_show_va(m, &shown) };
+        }
+        after = id;
+    }
+    0
 }

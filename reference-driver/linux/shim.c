@@ -6,25 +6,33 @@
  * Lifetime of pages: GPU accesses run under RCU, so a page that leaves the frame table or the DMA
  * table is freed only after a grace period; a stale translation finds nothing or another page.
  */
-#include <linux/anon_inodes.h>
+#include <linux/dma-buf.h>
+#include <linux/dma-fence.h>
+#include <linux/dma-fence-chain.h>
 #include <linux/dma-mapping.h>
-#include <linux/file.h>
+#include <linux/iosys-map.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/mmu_context.h>
 #include <linux/module.h>
-#include <linux/poll.h>
 #include <linux/sched/mm.h>
 #include <linux/sched/signal.h>
+#include <linux/seq_file.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
+#include <drm/drm_debugfs.h>
 #include <drm/drm_device.h>
 #include <drm/drm_drv.h>
 #include <drm/drm_file.h>
+#include <drm/drm_gem.h>
 #include <drm/drm_ioctl.h>
+#include <drm/drm_prime.h>
+#include <drm/drm_print.h>
+#include <drm/drm_syncobj.h>
 #include "shim.h"
 
 /* offsets and DMA addresses start above what a driver could confuse with a size or a handle */
@@ -44,21 +52,25 @@ struct fp_bo {
 	struct workqueue_struct *reclaim;
 	u64 offset;
 	u64 npages;
-	struct page *pages[] __counted_by(npages);
+	/* of another driver: its mapping and what must be let go with it */
+	struct iosys_map map;
+	struct dma_buf_attachment *attach;
+	struct sg_table *sgt;
+	/* of our own, else none */
+	u64 nown;
+	struct page *pages[] __counted_by(nown);
 };
 
 struct fp_world {
 	wait_queue_head_t wq;
 	struct xarray bos;	/* offset >> PAGE_SHIFT -> struct fp_bo */
-	struct xarray dma;	/* DMA address >> PAGE_SHIFT -> struct page */
+	struct xarray dma;	/* DMA address >> PAGE_SHIFT -> kernel address of a page */
 	struct xarray mms;	/* task number -> mm_struct, grabbed */
-	struct xarray syncs;	/* sync file number -> struct fp_fd */
-	struct drm_device *drm;
 	atomic64_t next_offset;
 	atomic64_t next_dma;
 	u32 next_mm;
 	u64 nframes;
-	struct page **frames;
+	void **frames;		/* kernel address of the page in each frame of device memory */
 	struct workqueue_struct *reclaim;	/* frees objects after a grace period */
 };
 
@@ -84,7 +96,6 @@ struct fp_world *fp_world_create(u64 vram_frames)
 	xa_init(&w->bos);
 	xa_init(&w->dma);
 	xa_init_flags(&w->mms, XA_FLAGS_ALLOC1);
-	xa_init(&w->syncs);
 	atomic64_set(&w->next_offset, FP_FIRST_OFFSET);
 	atomic64_set(&w->next_dma, FP_FIRST_DMA);
 	return w;
@@ -97,23 +108,16 @@ void fp_world_destroy(struct fp_world *w)
 
 	WARN_ON(!xa_empty(&w->bos));
 	WARN_ON(!xa_empty(&w->dma));
-	WARN_ON(!xa_empty(&w->syncs));
 	xa_for_each(&w->mms, index, mm)
 		mmdrop(mm);
 	xa_destroy(&w->mms);
 	xa_destroy(&w->bos);
 	xa_destroy(&w->dma);
-	xa_destroy(&w->syncs);
 	/* destroyed objects may still wait for their grace period */
 	rcu_barrier();
 	destroy_workqueue(w->reclaim);
 	kvfree(w->frames);
 	kfree(w);
-}
-
-void fp_world_set_drm(struct fp_world *w, struct drm_device *drm)
-{
-	w->drm = drm;
 }
 
 /* ---- time and user memory -------------------------------------------------------------------- */
@@ -215,12 +219,21 @@ int fp_copy_to_user(struct fp_world *w, u64 task, u64 addr, const void *from, si
 
 /* ---- memory of buffer objects ---------------------------------------------------------------- */
 
+/* Takes a sleeping context: it gives an attachment back. */
 static void fp_bo_free(struct fp_bo *bo)
 {
+	struct dma_buf *dmabuf;
 	u64 i;
 
-	for (i = 0; i < bo->npages && bo->pages[i]; i++)
+	for (i = 0; i < bo->nown && bo->pages[i]; i++)
 		put_page(bo->pages[i]);
+	if (bo->attach) {
+		dmabuf = bo->attach->dmabuf;
+		dma_buf_vunmap_unlocked(dmabuf, &bo->map);
+		dma_buf_unmap_attachment_unlocked(bo->attach, bo->sgt, DMA_BIDIRECTIONAL);
+		dma_buf_detach(dmabuf, bo->attach);
+		dma_buf_put(dmabuf);
+	}
 	kvfree(bo);
 }
 
@@ -242,18 +255,41 @@ static struct fp_bo *fp_bo_find(struct fp_world *w, u64 offset)
 	return xa_load(&w->bos, offset >> PAGE_SHIFT);
 }
 
+static void *fp_bo_page(struct fp_bo *bo, u64 page)
+{
+	return bo->nown ? page_address(bo->pages[page]) : bo->map.vaddr + (page << PAGE_SHIFT);
+}
+
+static struct fp_bo *fp_bo_alloc(struct fp_world *w, u64 npages, u64 nown)
+{
+	struct fp_bo *bo = kvzalloc(struct_size(bo, pages, nown), GFP_KERNEL_ACCOUNT);
+
+	if (!bo)
+		return NULL;
+	bo->npages = npages;
+	bo->nown = nown;
+	bo->reclaim = w->reclaim;
+	kref_init(&bo->ref);
+	return bo;
+}
+
+/* Gives an object its number, by which it can be found from then on. */
+static int fp_bo_publish(struct fp_world *w, struct fp_bo *bo)
+{
+	bo->offset = atomic64_fetch_add(ALIGN(bo->npages << PAGE_SHIFT, SZ_2M) + FP_GAP,
+					&w->next_offset);
+	return xa_err(xa_store(&w->bos, bo->offset >> PAGE_SHIFT, bo, GFP_KERNEL));
+}
+
 int fp_bo_create(struct fp_world *w, u64 size, u64 *offset)
 {
 	u64 npages = size >> PAGE_SHIFT, i;
 	struct fp_bo *bo;
 	int ret = -ENOMEM;
 
-	bo = kvzalloc(struct_size(bo, pages, npages), GFP_KERNEL_ACCOUNT);
+	bo = fp_bo_alloc(w, npages, npages);
 	if (!bo)
 		return -ENOMEM;
-	bo->npages = npages;
-	bo->reclaim = w->reclaim;
-	kref_init(&bo->ref);
 	for (i = 0; i < npages; i++) {
 		bo->pages[i] = alloc_page(FP_GFP_PAGES);
 		if (!bo->pages[i])
@@ -262,8 +298,7 @@ int fp_bo_create(struct fp_world *w, u64 size, u64 *offset)
 			goto fail;
 		cond_resched();
 	}
-	bo->offset = atomic64_fetch_add(ALIGN(size, SZ_2M) + FP_GAP, &w->next_offset);
-	ret = xa_err(xa_store(&w->bos, bo->offset >> PAGE_SHIFT, bo, GFP_KERNEL));
+	ret = fp_bo_publish(w, bo);
 	if (ret)
 		goto fail;
 	*offset = bo->offset;
@@ -289,7 +324,7 @@ int fp_vram_bind(struct fp_world *w, u64 frame, u64 offset, u64 page, u64 count)
 	if (WARN_ON(!bo || page + count > bo->npages || frame + count > w->nframes))
 		return -EIO;
 	for (i = 0; i < count; i++)
-		smp_store_release(&w->frames[frame + i], bo->pages[page + i]);
+		smp_store_release(&w->frames[frame + i], fp_bo_page(bo, page + i));
 	return 0;
 }
 
@@ -314,7 +349,7 @@ int fp_dma_map(struct fp_world *w, u64 offset, u64 page, u64 count, u64 *addr)
 	/* addresses are not used again; 2 MiB alignment suits every page size */
 	first = atomic64_fetch_add(ALIGN(count << PAGE_SHIFT, SZ_2M), &w->next_dma);
 	for (i = 0; i < count; i++) {
-		ret = xa_err(xa_store(&w->dma, (first >> PAGE_SHIFT) + i, bo->pages[page + i],
+		ret = xa_err(xa_store(&w->dma, (first >> PAGE_SHIFT) + i, fp_bo_page(bo, page + i),
 				      GFP_KERNEL));
 		if (ret) {
 			fp_dma_unmap(w, first, i);
@@ -347,16 +382,13 @@ void fp_access_end(void)
 void *fp_vram_page(struct fp_world *w, u64 addr)
 {
 	u64 frame = addr >> PAGE_SHIFT;
-	struct page *page = frame < w->nframes ? smp_load_acquire(&w->frames[frame]) : NULL;
 
-	return page ? page_address(page) : NULL;
+	return frame < w->nframes ? smp_load_acquire(&w->frames[frame]) : NULL;
 }
 
 void *fp_system_page(struct fp_world *w, u64 addr)
 {
-	struct page *page = xa_load(&w->dma, addr >> PAGE_SHIFT);
-
-	return page ? page_address(page) : NULL;
+	return xa_load(&w->dma, addr >> PAGE_SHIFT);
 }
 
 /* ---- waiting --------------------------------------------------------------------------------- */
@@ -473,214 +505,467 @@ void fp_thread_wait(struct fp_world *w, u64 until_ns, bool (*ready)(void *ctx), 
 	remove_wait_queue(&w->wq, &wait);
 }
 
-/* ---- file descriptors ------------------------------------------------------------------------ */
+/* ---- fences ---------------------------------------------------------------------------------- */
 
-struct fp_fd {
-	struct fp_world *world;
-	struct drm_device *drm;
-	u32 kind;
-	u64 id;
-	wait_queue_head_t wq;
-	bool signalled;
+static const char *fp_fence_name(struct dma_fence *fence)
+{
+	return "fencepost";
+}
+
+/* No release and no wait: a signalled fence may outlive this module. */
+static const struct dma_fence_ops fp_fence_ops = {
+	.get_driver_name = fp_fence_name,
+	.get_timeline_name = fp_fence_name,
 };
 
-#define FP_FD_SYNC_FILE 2
-
-static int fp_fd_release(struct inode *inode, struct file *file)
+/* Each has a context of its own: jobs of a queue signal in order, binds that are unwound do not. */
+struct dma_fence *fp_fence_create(void)
 {
-	struct fp_fd *f = file->private_data;
+	struct dma_fence *fence = kzalloc(sizeof(*fence), GFP_KERNEL_ACCOUNT);
 
-	if (f->kind == FP_FD_SYNC_FILE)
-		xa_erase(&f->world->syncs, f->id);
-	fp_rust_release_fd(f->drm, f->kind, f->id);
-	drm_dev_put(f->drm);
-	kfree(f);
+	if (fence)
+		dma_fence_init64(fence, &fp_fence_ops, NULL, dma_fence_context_alloc(1), 1);
+	return fence;
+}
+
+struct dma_fence *fp_fence_stub(void)
+{
+	return dma_fence_get_stub();
+}
+
+void fp_fence_put(struct dma_fence *fence)
+{
+	dma_fence_put(fence);
+}
+
+bool fp_fence_is_signalled(struct dma_fence *fence)
+{
+	return dma_fence_is_signaled(fence);
+}
+
+/* 0 or a positive errno */
+int fp_fence_error(struct dma_fence *fence)
+{
+	return max(-dma_fence_get_status(fence), 0);
+}
+
+/* True for the call that signalled it. */
+bool fp_fence_signal(struct dma_fence *fence, int error)
+{
+	bool cookie = dma_fence_begin_signalling();
+	unsigned long flags;
+	bool first;
+
+	dma_fence_lock_irqsave(fence, flags);
+	first = !dma_fence_test_signaled_flag(fence);
+	if (first) {
+		if (error)
+			dma_fence_set_error(fence, -error);
+		dma_fence_signal_locked(fence);
+	}
+	dma_fence_unlock_irqrestore(fence, flags);
+	dma_fence_end_signalling(cookie);
+	return first;
+}
+
+bool fp_fence_path_begin(void)
+{
+	return dma_fence_begin_signalling();
+}
+
+void fp_fence_path_end(bool cookie)
+{
+	dma_fence_end_signalling(cookie);
+}
+
+struct fp_watch {
+	struct dma_fence_cb cb;
+	struct dma_fence *fence;
+	struct fp_world *world;
+	bool armed;
+};
+
+static void fp_watch_fired(struct dma_fence *fence, struct dma_fence_cb *cb)
+{
+	fp_wake(container_of(cb, struct fp_watch, cb)->world);
+}
+
+/* Wakes the world's waiters when the fence signals, until fp_fence_unwatch(). */
+struct fp_watch *fp_fence_watch(struct fp_world *w, struct dma_fence *fence)
+{
+	struct fp_watch *watch = kzalloc(sizeof(*watch), GFP_KERNEL_ACCOUNT);
+
+	if (!watch)
+		return NULL;
+	watch->fence = fence;
+	watch->world = w;
+	watch->armed = !dma_fence_add_callback(fence, &watch->cb, fp_watch_fired);
+	return watch;
+}
+
+void fp_fence_unwatch(struct fp_watch *watch)
+{
+	/* takes the fence's lock, so a callback under way has ended after it */
+	if (watch->armed)
+		dma_fence_remove_callback(watch->fence, &watch->cb);
+	kfree(watch);
+}
+
+/* ---- syncobjs -------------------------------------------------------------------------------- */
+
+struct drm_syncobj *fp_syncobj_find(struct drm_file *file, u32 handle)
+{
+	return drm_syncobj_find(file, handle);
+}
+
+void fp_syncobj_put(struct drm_syncobj *syncobj)
+{
+	drm_syncobj_put(syncobj);
+}
+
+/* drm_syncobj_find_fence() for a syncobj that is known already */
+int fp_syncobj_fence(struct drm_syncobj *syncobj, u64 point, struct dma_fence **out)
+{
+	struct dma_fence *fence = drm_syncobj_fence_get(syncobj);
+	int ret;
+
+	if (!fence)
+		return -EINVAL;
+	ret = dma_fence_chain_find_seqno(&fence, point);
+	if (ret) {
+		dma_fence_put(fence);
+		return ret;
+	}
+	/* a point that has signalled and gone is found as nothing */
+	*out = fence ? fence : dma_fence_get_stub();
 	return 0;
 }
 
-static __poll_t fp_fd_poll(struct file *file, poll_table *wait)
+void fp_syncobj_replace(struct drm_syncobj *syncobj, struct dma_fence *fence)
 {
-	struct fp_fd *f = file->private_data;
-
-	poll_wait(file, &f->wq, wait);
-	return smp_load_acquire(&f->signalled) ? EPOLLIN : 0;
+	drm_syncobj_replace_fence(syncobj, fence);
 }
 
-static const struct file_operations fp_fd_fops = {
-	.owner = THIS_MODULE,
-	.release = fp_fd_release,
-	.poll = fp_fd_poll,
-	.llseek = noop_llseek,
-};
-
-int fp_install_fd(struct fp_world *w, u32 kind, u64 id, bool cloexec)
+struct dma_fence_chain *fp_chain_alloc(void)
 {
-	static const char * const names[] = { "fencepost-bo", "fencepost-syncobj", "sync_file" };
-	struct fp_fd *f = kzalloc(sizeof(*f), GFP_KERNEL_ACCOUNT);
-	struct file *file;
-	int fd, ret;
-
-	if (!f)
-		return -ENOMEM;
-	f->world = w;
-	f->kind = kind;
-	f->id = id;
-	init_waitqueue_head(&f->wq);
-	fd = get_unused_fd_flags(cloexec ? O_CLOEXEC : 0);
-	if (fd < 0) {
-		ret = fd;
-		goto free;
-	}
-	if (kind == FP_FD_SYNC_FILE) {
-		ret = xa_err(xa_store(&w->syncs, id, f, GFP_KERNEL));
-		if (ret)
-			goto put_fd;
-	}
-	f->drm = w->drm;
-	drm_dev_get(f->drm);
-	file = anon_inode_getfile(names[kind], &fp_fd_fops, f, O_RDWR);
-	if (IS_ERR(file)) {
-		ret = PTR_ERR(file);
-		goto forget;
-	}
-	fd_install(fd, file);
-	return fd;
-forget:
-	drm_dev_put(f->drm);
-	if (kind == FP_FD_SYNC_FILE)
-		xa_erase(&w->syncs, id);
-put_fd:
-	put_unused_fd(fd);
-free:
-	kfree(f);
-	return ret;
+	return dma_fence_chain_alloc();
 }
 
-/* 0: one of ours; 1: open, but something else */
-int fp_lookup_fd(struct fp_world *w, int fd, u32 *kind, u64 *id)
+void fp_chain_free(struct dma_fence_chain *chain)
 {
-	struct file *file = fget(fd);
-	struct fp_fd *f;
-	int ret = 1;
-
-	if (!file)
-		return -EBADF;
-	f = file->private_data;
-	if (file->f_op == &fp_fd_fops && f->world == w) {
-		*kind = f->kind;
-		*id = f->id;
-		ret = 0;
-	}
-	fput(file);
-	return ret;
+	dma_fence_chain_free(chain);
 }
 
-void fp_sync_file_signal(struct fp_world *w, u64 id, int error)
+void fp_syncobj_add_point(struct drm_syncobj *syncobj, struct dma_fence_chain *chain,
+			  struct dma_fence *fence, u64 point)
 {
-	struct fp_fd *f;
-
-	xa_lock(&w->syncs);
-	f = xa_load(&w->syncs, id);
-	if (f) {
-		smp_store_release(&f->signalled, true);
-		wake_up_all(&f->wq);
-	}
-	xa_unlock(&w->syncs);
+	drm_syncobj_add_point(syncobj, chain, fence, point);
 }
 
-/* ---- mmap ------------------------------------------------------------------------------------ */
+/* ---- objects with handles -------------------------------------------------------------------- */
 
-struct fp_vma {
-	refcount_t users;
+/*
+ * What DRM knows of an object: it exists from the first handle to the last use by handles, CPU
+ * mappings and dma-bufs. The driver's object may live longer, as long as a VM maps it.
+ */
+struct fp_gem {
+	struct drm_gem_object base;
 	struct fp_bo *bo;
-	void *mapping;	/* Rust's; keeps the object alive */
+	u64 id;
+	bool private;
+	void *gem;	/* Rust's; keeps the driver's object alive */
 };
 
-static void fp_vma_open(struct vm_area_struct *vma)
+static struct fp_gem *to_fp_gem(struct drm_gem_object *obj)
 {
-	struct fp_vma *v = vma->vm_private_data;
-
-	refcount_inc(&v->users);
+	return container_of(obj, struct fp_gem, base);
 }
 
-static void fp_vma_close(struct vm_area_struct *vma)
+static void fp_gem_free(struct drm_gem_object *obj)
 {
-	struct fp_vma *v = vma->vm_private_data;
+	struct fp_gem *g = to_fp_gem(obj);
 
-	if (!refcount_dec_and_test(&v->users))
-		return;
-	fp_rust_unmap(v->mapping);
-	kref_put(&v->bo->ref, fp_bo_release);
-	kfree(v);
+	drm_gem_object_release(obj);
+	fp_rust_gem_free(g->gem);
+	kref_put(&g->bo->ref, fp_bo_release);
+	kfree(g);
 }
 
-static vm_fault_t fp_vma_fault(struct vm_fault *vmf)
+static struct dma_buf *fp_gem_export(struct drm_gem_object *obj, int flags)
 {
-	struct fp_vma *v = vmf->vma->vm_private_data;
-	u64 page = vmf->pgoff - (v->bo->offset >> PAGE_SHIFT);
+	/* an object that lives and locks with its VM can be nobody else's */
+	return to_fp_gem(obj)->private ? ERR_PTR(-EINVAL) : drm_gem_prime_export(obj, flags);
+}
 
-	if (page >= v->bo->npages)
+static struct sg_table *fp_gem_sg_table(struct drm_gem_object *obj)
+{
+	struct fp_bo *bo = to_fp_gem(obj)->bo;
+
+	return drm_prime_pages_to_sg(obj->dev, bo->pages, bo->nown);
+}
+
+static int fp_gem_vmap(struct drm_gem_object *obj, struct iosys_map *map)
+{
+	struct fp_bo *bo = to_fp_gem(obj)->bo;
+	void *vaddr = vmap(bo->pages, bo->nown, VM_MAP, PAGE_KERNEL);
+
+	if (!vaddr)
+		return -ENOMEM;
+	iosys_map_set_vaddr(map, vaddr);
+	return 0;
+}
+
+static void fp_gem_vunmap(struct drm_gem_object *obj, struct iosys_map *map)
+{
+	vunmap(map->vaddr);
+}
+
+static int fp_gem_mmap(struct drm_gem_object *obj, struct vm_area_struct *vma)
+{
+	int ret;
+
+	if (drm_gem_is_imported(obj)) {
+		ret = dma_buf_mmap(obj->dma_buf, vma, 0);
+		/* the mapping is the exporter's now and holds its object */
+		if (!ret)
+			drm_gem_object_put(obj);
+		return ret;
+	}
+	vma->vm_pgoff -= drm_vma_node_start(&obj->vma_node);
+	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
+	return 0;
+}
+
+static vm_fault_t fp_gem_fault(struct vm_fault *vmf)
+{
+	struct fp_bo *bo = to_fp_gem(vmf->vma->vm_private_data)->bo;
+
+	if (vmf->pgoff >= bo->nown)
 		return VM_FAULT_SIGBUS;
-	vmf->page = v->bo->pages[page];
+	vmf->page = bo->pages[vmf->pgoff];
 	get_page(vmf->page);
 	return 0;
 }
 
-static const struct vm_operations_struct fp_vm_ops = {
-	.open = fp_vma_open,
-	.close = fp_vma_close,
-	.fault = fp_vma_fault,
+static enum drm_gem_object_status fp_gem_status(struct drm_gem_object *obj)
+{
+	return DRM_GEM_OBJECT_RESIDENT;
+}
+
+static const struct vm_operations_struct fp_gem_vm_ops = {
+	.open = drm_gem_vm_open,
+	.close = drm_gem_vm_close,
+	.fault = fp_gem_fault,
 };
 
-static int fp_mmap(struct file *filp, struct vm_area_struct *vma)
+static const struct drm_gem_object_funcs fp_gem_funcs = {
+	.free = fp_gem_free,
+	.export = fp_gem_export,
+	.get_sg_table = fp_gem_sg_table,
+	.vmap = fp_gem_vmap,
+	.vunmap = fp_gem_vunmap,
+	.mmap = fp_gem_mmap,
+	.status = fp_gem_status,
+	.vm_ops = &fp_gem_vm_ops,
+};
+
+/* Takes `gem` over in any case; the object comes with one reference. */
+static struct fp_gem *fp_gem_new(struct drm_device *drm, const struct fp_new_gem *new, void *gem)
 {
-	struct drm_file *file = filp->private_data;
-	struct fp_world *w;
-	struct fp_vma *v;
-	u64 start;
+	struct fp_bo *bo = fp_bo_find(new->world, new->mem);
+	struct fp_gem *g = kzalloc(sizeof(*g), GFP_KERNEL_ACCOUNT);
+
+	if (WARN_ON(!bo) || !g) {
+		kfree(g);
+		fp_rust_gem_free(gem);
+		return NULL;
+	}
+	kref_get(&bo->ref);
+	g->bo = bo;
+	g->id = new->id;
+	g->private = new->private;
+	g->gem = gem;
+	g->base.funcs = &fp_gem_funcs;
+	drm_gem_private_object_init(drm, &g->base, bo->npages << PAGE_SHIFT);
+	return g;
+}
+
+int fp_gem_create_handle(struct drm_file *file, const struct fp_new_gem *new, void *gem,
+			 u32 *handle)
+{
+	struct fp_gem *g = fp_gem_new(file->minor->dev, new, gem);
 	int ret;
 
-	if (drm_dev_is_unplugged(file->minor->dev))
-		return -ENODEV;
-	v = kzalloc(sizeof(*v), GFP_KERNEL_ACCOUNT);
-	if (!v)
+	if (!g)
 		return -ENOMEM;
-	refcount_set(&v->users, 1);
-	ret = fp_rust_mmap(file, (u64)vma->vm_pgoff << PAGE_SHIFT, vma->vm_end - vma->vm_start,
-			   &v->mapping, &start, (void **)&w);
+	ret = drm_gem_handle_create(file, &g->base, handle);
+	drm_gem_object_put(&g->base);
+	return ret;
+}
+
+/* The object keeps `*gem` alive until fp_gem_put(). */
+struct drm_gem_object *fp_gem_find(struct drm_file *file, u32 handle, void **gem)
+{
+	struct drm_gem_object *obj = drm_gem_object_lookup(file, handle);
+
+	if (obj)
+		*gem = to_fp_gem(obj)->gem;
+	return obj;
+}
+
+void fp_gem_put(struct drm_gem_object *obj)
+{
+	drm_gem_object_put(obj);
+}
+
+u32 fp_gem_handle_of(struct drm_file *file, u64 id)
+{
+	struct drm_gem_object *obj;
+	int handle;
+
+	spin_lock(&file->table_lock);
+	idr_for_each_entry(&file->object_idr, obj, handle) {
+		if (obj && to_fp_gem(obj)->id == id)
+			break;
+	}
+	spin_unlock(&file->table_lock);
+	return obj ? handle : 0;
+}
+
+int fp_gem_mmap_offset(struct drm_file *file, u32 handle, u64 *offset)
+{
+	struct drm_gem_object *obj = drm_gem_object_lookup(file, handle);
+	int ret;
+
+	if (!obj)
+		return -ENOENT;
+	ret = drm_gem_create_mmap_offset(obj);
+	*offset = drm_vma_node_offset_addr(&obj->vma_node);
+	drm_gem_object_put(obj);
+	return ret;
+}
+
+/* An object of another driver: reached through the mapping that its driver gives the kernel. */
+static struct drm_gem_object *fp_gem_import(struct drm_device *drm,
+					    struct dma_buf_attachment *attach,
+					    struct sg_table *sgt)
+{
+	struct fp_new_gem new = { .world = fp_rust_world(drm) };
+	u64 size = attach->dmabuf->size;
+	struct fp_bo *bo = fp_bo_alloc(new.world, size >> PAGE_SHIFT, 0);
+	struct fp_gem *g;
+	void *gem;
+	int ret;
+
+	if (!bo)
+		return ERR_PTR(-ENOMEM);
+	ret = PAGE_ALIGNED(size) ? dma_buf_vmap_unlocked(attach->dmabuf, &bo->map) : -EINVAL;
 	if (ret)
 		goto free;
-	v->bo = fp_bo_find(w, start);
-	if (WARN_ON(!v->bo)) {
-		ret = -EINVAL;
+	/* the memory of a bus cannot be used word by word as this driver's engines do */
+	ret = bo->map.is_iomem ? -EOPNOTSUPP : fp_bo_publish(new.world, bo);
+	if (ret)
 		goto unmap;
+	new.mem = bo->offset;
+	kref_get(&bo->ref);
+	/* owns the number from here on */
+	ret = fp_rust_import(drm, new.mem, size, &gem, &new.id);
+	if (ret)
+		goto put;
+	g = fp_gem_new(drm, &new, gem);
+	if (!g) {
+		ret = -ENOMEM;
+		goto put;
 	}
-	kref_get(&v->bo->ref);
-	vm_flags_set(vma, VM_DONTEXPAND | VM_DONTDUMP);
-	vma->vm_private_data = v;
-	vma->vm_ops = &fp_vm_ops;
-	return 0;
+	bo->attach = attach;
+	bo->sgt = sgt;
+	kref_put(&bo->ref, fp_bo_release);
+	return &g->base;
+put:
+	/* the caller gives the attachment back: the last use of the mapping must be before */
+	synchronize_rcu();
+	dma_buf_vunmap_unlocked(attach->dmabuf, &bo->map);
+	kref_put(&bo->ref, fp_bo_release);
+	return ERR_PTR(ret);
 unmap:
-	fp_rust_unmap(v->mapping);
+	dma_buf_vunmap_unlocked(attach->dmabuf, &bo->map);
 free:
-	kfree(v);
-	return ret;
+	kvfree(bo);
+	return ERR_PTR(ret);
 }
 
 /* ---- DRM ------------------------------------------------------------------------------------- */
 
-/* The driver answers its own ioctls and those of the core that it owns; DRM the rest. */
 static long fp_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 {
 	struct drm_file *file = filp->private_data;
-	bool ours = false;
+	unsigned int nr = DRM_IOCTL_NR(cmd);
 	long ret;
 
 	if (drm_dev_is_unplugged(file->minor->dev))
 		return -ENODEV;
-	ret = fp_rust_ioctl(file, cmd, arg, &ours);
-	return ours ? ret : drm_ioctl(filp, cmd, arg);
+	if (_IOC_TYPE(cmd) == DRM_IOCTL_BASE && nr >= DRM_COMMAND_BASE && nr < DRM_COMMAND_END)
+		return fp_rust_ioctl(file, cmd, arg);
+	ret = drm_ioctl(filp, cmd, arg);
+	fp_rust_count(file, cmd, !ret);
+	return ret;
 }
+
+static int (*fp_rust_open)(struct drm_device *drm, struct drm_file *file);
+
+static int fp_open(struct drm_device *drm, struct drm_file *file)
+{
+	int ret = fp_rust_open(drm, file);
+
+	if (!ret)
+		fp_rust_opened(file);
+	return ret;
+}
+
+static void fp_show_fdinfo(struct drm_printer *p, struct drm_file *file)
+{
+	drm_show_memory_stats(p, file);
+}
+
+static int fp_show_vas(struct seq_file *m, void *unused)
+{
+	struct drm_debugfs_entry *entry = m->private;
+	struct drm_device *drm = entry->dev;
+	struct drm_file *file;
+	int ret = mutex_lock_interruptible(&drm->filelist_mutex);
+
+	if (ret)
+		return ret;
+	list_for_each_entry(file, &drm->filelist, lhead) {
+		struct pid *pid;
+
+		rcu_read_lock();
+		pid = rcu_dereference(file->pid);
+		seq_printf(m, "client %llu pid %d\n", file->client_id, pid_nr(pid));
+		rcu_read_unlock();
+		ret = fp_rust_show_vas(file, m);
+		if (ret)
+			break;
+	}
+	mutex_unlock(&drm->filelist_mutex);
+	return ret;
+}
+
+void fp_show_vm(struct seq_file *m, u32 vm, u64 start, u64 end)
+{
+	seq_printf(m, "  vm %u [0x%012llx, 0x%012llx)\n", vm, start, end);
+}
+
+void fp_show_va(struct seq_file *m, const struct fp_va *va)
+{
+	seq_printf(m, "    [0x%012llx, 0x%012llx) flags 0x%x object %llu offset 0x%llx ptes %u/%u/%u\n",
+		   va->addr, va->addr + va->range, va->flags, va->object, va->offset, va->ptes[0],
+		   va->ptes[1], va->ptes[2]);
+}
+
+static const struct drm_debugfs_info fp_debugfs[] = {
+	{ .name = "gpuvas", .show = fp_show_vas },
+};
 
 static struct drm_driver fp_driver;
 static struct file_operations fp_fops;
@@ -697,9 +982,17 @@ int fp_drm_patch(struct drm_device *drm)
 	fp_fops.owner = THIS_MODULE;	/* Rust leaves it NULL: rmmod under an open file would oops */
 	fp_fops.unlocked_ioctl = fp_ioctl;
 	fp_fops.compat_ioctl = NULL;
-	fp_fops.mmap = fp_mmap;
+	fp_fops.show_fdinfo = drm_show_fdinfo;
 	fp_driver = *drm->driver;
 	fp_driver.fops = &fp_fops;
+	fp_driver.driver_features |= DRIVER_SYNCOBJ | DRIVER_SYNCOBJ_TIMELINE;
+	fp_driver.gem_prime_import_sg_table = fp_gem_import;
+	fp_driver.show_fdinfo = fp_show_fdinfo;
+	fp_rust_open = fp_driver.open;
+	fp_driver.open = fp_open;
 	drm->driver = &fp_driver;
+	drm_debugfs_add_files(drm, fp_debugfs, ARRAY_SIZE(fp_debugfs));
 	return 0;
 }
+
+MODULE_IMPORT_NS("DMA_BUF");

@@ -7,16 +7,20 @@
 #define FENCEPOST_SHIM_H
 #include <linux/types.h>
 
+struct dma_fence;
+struct dma_fence_chain;
 struct drm_device;
 struct drm_file;
-struct file;
+struct drm_gem_object;
+struct drm_syncobj;
+struct seq_file;
 struct fp_thread;
+struct fp_watch;
 struct fp_world;
 
 /* a device's world: memory, frames, DMA addresses, waiters */
 struct fp_world *fp_world_create(u64 vram_frames);
 void fp_world_destroy(struct fp_world *w);
-void fp_world_set_drm(struct fp_world *w, struct drm_device *drm);
 
 /* time, user memory; a task is named by the number of its address space */
 u64 fp_now_ns(void);
@@ -47,19 +51,66 @@ void fp_thread_stop(struct fp_thread *t);
 bool fp_thread_should_stop(void);
 void fp_thread_wait(struct fp_world *w, u64 until_ns, bool (*ready)(void *ctx), void *ctx);
 
-/* file descriptors */
-int fp_install_fd(struct fp_world *w, u32 kind, u64 id, bool cloexec);
-int fp_lookup_fd(struct fp_world *w, int fd, u32 *kind, u64 *id);
-void fp_sync_file_signal(struct fp_world *w, u64 id, int error);
+/* fences; errors are positive errnos */
+struct dma_fence *fp_fence_create(void);
+struct dma_fence *fp_fence_stub(void);
+void fp_fence_put(struct dma_fence *fence);
+bool fp_fence_is_signalled(struct dma_fence *fence);
+int fp_fence_error(struct dma_fence *fence);
+bool fp_fence_signal(struct dma_fence *fence, int error);
+bool fp_fence_path_begin(void);
+void fp_fence_path_end(bool cookie);
+struct fp_watch *fp_fence_watch(struct fp_world *w, struct dma_fence *fence);
+void fp_fence_unwatch(struct fp_watch *watch);
+
+/* syncobjs */
+struct drm_syncobj *fp_syncobj_find(struct drm_file *file, u32 handle);
+void fp_syncobj_put(struct drm_syncobj *syncobj);
+int fp_syncobj_fence(struct drm_syncobj *syncobj, u64 point, struct dma_fence **out);
+void fp_syncobj_replace(struct drm_syncobj *syncobj, struct dma_fence *fence);
+struct dma_fence_chain *fp_chain_alloc(void);
+void fp_chain_free(struct dma_fence_chain *chain);
+void fp_syncobj_add_point(struct drm_syncobj *syncobj, struct dma_fence_chain *chain,
+			  struct dma_fence *fence, u64 point);
+
+/* objects with handles; `gem` is Rust's reference to one */
+struct fp_new_gem {
+	struct fp_world *world;
+	u64 mem;
+	u64 id;
+	bool private;
+};
+
+int fp_gem_create_handle(struct drm_file *file, const struct fp_new_gem *new, void *gem,
+			 u32 *handle);
+struct drm_gem_object *fp_gem_find(struct drm_file *file, u32 handle, void **gem);
+void fp_gem_put(struct drm_gem_object *obj);
+u32 fp_gem_handle_of(struct drm_file *file, u64 id);
+int fp_gem_mmap_offset(struct drm_file *file, u32 handle, u64 *offset);
+
+/* debugfs */
+struct fp_va {
+	u64 addr;
+	u64 range;
+	u64 object;
+	u64 offset;
+	u32 flags;
+	u32 ptes[3];	/* of 4 KiB, 64 KiB, 2 MiB */
+};
+
+void fp_show_vm(struct seq_file *m, u32 vm, u64 start, u64 end);
+void fp_show_va(struct seq_file *m, const struct fp_va *va);
 
 /* DRM: the driver's operations replaced where Rust's abstraction cannot set them */
 int fp_drm_patch(struct drm_device *drm);
 
 /* implemented in Rust */
-long fp_rust_ioctl(struct drm_file *file, unsigned int cmd, unsigned long arg, bool *ours);
-int fp_rust_mmap(struct drm_file *file, u64 offset, u64 len, void **mapping, u64 *start,
-		 void **world);
-void fp_rust_unmap(void *mapping);
-void fp_rust_release_fd(struct drm_device *drm, u32 kind, u64 id);
+void fp_rust_opened(struct drm_file *file);
+long fp_rust_ioctl(struct drm_file *file, unsigned int cmd, unsigned long arg);
+void fp_rust_count(struct drm_file *file, unsigned int cmd, bool done);
+struct fp_world *fp_rust_world(struct drm_device *drm);
+int fp_rust_import(struct drm_device *drm, u64 mem, u64 size, void **gem, u64 *id);
+void fp_rust_gem_free(void *gem);
+int fp_rust_show_vas(struct drm_file *file, struct seq_file *m);
 void fp_rust_worker(void *ctx, u32 worker);
 #endif

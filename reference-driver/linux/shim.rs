@@ -11,13 +11,23 @@ pub(super) struct RawWorld(c_void);
 #[repr(C)]
 pub(super) struct RawThread(c_void);
 
+/// `struct fp_va`.
+#[repr(C)]
+pub(super) struct ShownVa {
+    pub(super) addr: u64,
+    pub(super) range: u64,
+    pub(super) object: u64,
+    pub(super) offset: u64,
+    pub(super) flags: u32,
+    pub(super) ptes: [u32; 3],
+}
+
 /// A condition to wait for.
 pub(super) type Ready = unsafe extern "C" fn(*mut c_void) -> bool;
 
 unsafe extern "C" {
     pub(super) fn fp_world_create(vram_frames: u64) -> *mut RawWorld;
     pub(super) fn fp_world_destroy(w: *mut RawWorld);
-    pub(super) fn fp_world_set_drm(w: *mut RawWorld, drm: *mut c_void);
 
     pub(super) safe fn fp_now_ns() -> u64;
     pub(super) fn fp_task_current(w: *mut RawWorld, task: *mut u64) -> c_int;
@@ -73,9 +83,8 @@ unsafe extern "C" {
     pub(super) fn fp_thread_should_stop() -> bool;
     pub(super) fn fp_thread_wait(w: *mut RawWorld, until_ns: u64, ready: Ready, ctx: *mut c_void);
 
-    pub(super) fn fp_install_fd(w: *mut RawWorld, kind: u32, id: u64, cloexec: bool) -> c_int;
-    pub(super) fn fp_lookup_fd(w: *mut RawWorld, fd: c_int, kind: *mut u32, id: *mut u64) -> c_int;
-    pub(super) fn fp_sync_file_signal(w: *mut RawWorld, id: u64, error: c_int);
+    pub(super) fn fp_show_vm(m: *mut c_void, vm: u32, start: u64, end: u64);
+    pub(super) fn fp_show_va(m: *mut c_void, va: *const ShownVa);
 
     pub(super) fn fp_drm_patch(drm: *mut c_void) -> c_int;
 }

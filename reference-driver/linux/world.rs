@@ -6,12 +6,11 @@
 
 use super::memory;
 use super::shim::{self, RawWorld};
-use crate::host::{Aperture, Atomic, BoMem, BusError, FdKind, FdRef, Host, Phys, Width};
+use crate::host::{Aperture, Atomic, BoMem, BusError, Host, Phys, Width};
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use core::sync::atomic::{fence, Ordering};
 use fencepost_uapi::Errno;
-use kernel::bindings;
 
 const PAGE: u64 = 4096;
 
@@ -65,12 +64,6 @@ impl World {
     /// The shim's world.
     pub(super) fn raw(&self) -> *mut RawWorld {
         self.raw.as_ptr()
-    }
-
-    /// Names the DRM device whose life the file descriptors made from now on prolong.
-    pub(super) fn set_drm(&self, drm: *mut bindings::drm_device) {
-        // SAFETY: the world is alive; the caller passes the device that owns it.
-        unsafe { shim::fp_world_set_drm(self.raw(), drm.cast()) }
     }
 
     /// The calling thread.
@@ -134,23 +127,6 @@ unsafe extern "C" fn call_ready(ctx: *mut c_void) -> bool {
     // SAFETY: as the caller guarantees.
     let ready = unsafe { &mut *ctx.cast::<&mut dyn FnMut() -> bool>() };
     ready()
-}
-
-fn kind_number(kind: FdKind) -> u32 {
-    match kind {
-        FdKind::Prime => 0,
-        FdKind::Syncobj => 1,
-        FdKind::SyncFile => 2,
-    }
-}
-
-/// The kind behind a number of shim.c.
-pub(super) fn kind(number: u32) -> FdKind {
-    match number {
-        0 => FdKind::Prime,
-        1 => FdKind::Syncobj,
-        _ => FdKind::SyncFile,
-    }
 }
 
 impl Host for World {
@@ -295,23 +271,5 @@ impl Host for World {
     fn wake(&self) {
         // SAFETY: the world is alive.
         unsafe { shim::fp_wake(self.raw()) }
-    }
-
-    fn install_fd(&self, _task: u64, kind: FdKind, id: u64, cloexec: bool) -> Result<i32, Errno> {
-        // SAFETY: the world is alive.
-        check(unsafe { shim::fp_install_fd(self.raw(), kind_number(kind), id, cloexec) })
-    }
-
-    fn lookup_fd(&self, _task: u64, fd: i32) -> Result<FdRef, Errno> {
-        let (mut number, mut id) = (0, 0);
-        // SAFETY: the world is alive; both pointers are valid.
-        let ret = unsafe { shim::fp_lookup_fd(self.raw(), fd, &mut number, &mut id) };
-        Ok(if check(ret)? == 0 { FdRef::Ours(kind(number), id) } else { FdRef::Other })
-    }
-
-    fn sync_file_signal(&self, id: u64, error: Option<Errno>) {
-        let error = error.map_or(0, |errno| -errno.0);
-        // SAFETY: the world is alive.
-        unsafe { shim::fp_sync_file_signal(self.raw(), id, error) }
     }
 }

@@ -8,7 +8,7 @@ use fencepost_uapi::Errno;
 use crate::counters::Counters;
 use crate::debug::delay::Delays;
 use crate::driver::Config;
-use crate::exports::Exports;
+use crate::drm;
 use crate::facade::{Arc, AtomicU64, Mutex, Ordering, Rank, Slab, Vec};
 use crate::gem::Gem;
 use crate::host::Host;
@@ -37,8 +37,8 @@ pub struct Device<H: Host> {
     pub vram: Mutex<Buddy>,
     /// Every buffer object.
     pub objects: Mutex<Slab<Arc<Gem<H>>>>,
-    /// What file descriptors stand for.
-    pub exports: Exports<H>,
+    /// What the DRM core keeps for a device.
+    pub drm: drm::Shared<H>,
     /// Bind queues, served by [`crate::driver::Worker::Bind`].
     pub binds: Lane<BindJob<H>>,
     /// Exec queues of each engine.
@@ -73,7 +73,7 @@ impl<H: Host> Device<H> {
             stub: Fence::stub()?,
             vram: Mutex::new(Rank::Vram, Buddy::new(config.vram_bytes / PAGE_SIZE)?)?,
             objects: Mutex::new(Rank::Object, Slab::new())?,
-            exports: Exports::new()?,
+            drm: drm::Shared::new()?,
             binds: Lane::new()?,
             engines: lanes,
             delays: Delays::new()?,
@@ -97,7 +97,7 @@ impl<H: Host> Device<H> {
     pub fn signal(&self, fence: &Arc<Fence>, error: Option<Errno>) {
         if fence.set(error) {
             self.counters.inc(crate::counters::Counter::FencesSignalled);
-            self.exports.fence_signalled(&self.host);
+            self.drm.fence_signalled(&self.host);
             self.host.wake();
         }
     }

@@ -9,8 +9,11 @@ use crate::call::Call;
 use crate::device::Device;
 use crate::facade::Arc;
 use crate::file::OpenFile;
-use crate::gem::{Gem, GemRef};
-use crate::host::{BoMem, FdKind, Host};
+#[cfg(not(MODULE))]
+use crate::gem::GemRef;
+use crate::host::Host;
+#[cfg(not(MODULE))]
+use crate::host::{BoMem, FdKind};
 use crate::sched::bind::{self, BindJob};
 use crate::sched::exec::{self, ExecJob};
 
@@ -59,6 +62,7 @@ pub enum Step {
 }
 
 /// A CPU mapping of a buffer object: it keeps the object alive.
+#[cfg(not(MODULE))]
 pub struct Mapping<H: Host> {
     /// The object's memory.
     pub mem: BoMem,
@@ -108,7 +112,7 @@ impl<H: Host> Driver<H> {
         &self.dev.host
     }
 
-    pub(crate) fn device(&self) -> &Device<H> {
+    pub(crate) fn device(&self) -> &Arc<Device<H>> {
         &self.dev
     }
 
@@ -148,32 +152,28 @@ impl<H: Host> Driver<H> {
         crate::ioctl::ioctl(&call, request, arg)
     }
 
-    /// `mmap(2)` of the device file at an offset: the object there. The whole range lies in it.
+    /// `mmap(2)` of the device file: the object whose fake offset this is, from its start, as
+    /// `drm_gem_mmap`.
     ///
     /// # Errors
     /// `EINVAL`: no object there, or a range beyond it; `EACCES`: an object that this file has no
     /// handle of.
+    #[cfg(not(MODULE))]
     pub fn mmap(&self, file: &File<H>, offset: u64, len: u64) -> Result<Mapping<H>, Errno> {
-        let holds = |gem: &Gem<H>| offset >= gem.mem.0 && offset - gem.mem.0 < gem.size;
-        let own = {
-            let tables = file.0.tables();
-            let found = tables.gems.iter().find(|(_, gem)| holds(gem));
-            found.map(|(_, gem)| gem.clone())
-        };
-        let Some(gem) = own else {
-            let known = self.dev.objects.lock().iter().any(|(_, gem)| holds(gem));
+        let Some(gem) = file.0.handles.at_offset(offset) else {
+            let known = self.dev.objects.lock().iter().any(|(_, gem)| gem.mem.0 == offset);
             return Err(if known { Errno::ACCES } else { Errno::INVAL });
         };
-        let end = (offset - gem.mem.0).checked_add(len).ok_or(Errno::INVAL)?;
-        match end <= gem.size {
+        match len <= gem.size {
             true => Ok(Mapping { mem: gem.mem, size: gem.size, _gem: gem }),
             false => Err(Errno::INVAL),
         }
     }
 
     /// The last copy of a descriptor made by [`Host::install_fd`] is closed.
+    #[cfg(not(MODULE))]
     pub fn release_fd(&self, kind: FdKind, id: u64) {
-        self.dev.exports.release(kind, id);
+        self.dev.drm.release(kind, id);
     }
 
     /// Does one bounded piece of a worker's work. Never waits.

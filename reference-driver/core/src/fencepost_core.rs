@@ -14,9 +14,12 @@ pub mod counters;
 pub mod debug;
 pub mod device;
 pub mod driver;
+#[cfg(not(MODULE))]
+pub mod drm;
+#[cfg(MODULE)]
+#[path = "../../linux/drm_core.rs"]
 pub mod drm;
 pub mod executor;
-pub mod exports;
 pub mod facade;
 pub mod file;
 pub mod gem;

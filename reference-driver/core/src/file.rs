@@ -1,4 +1,4 @@
-//! An open file: its tables of handles and ids, its part of the debug group, its end.
+//! An open file: its ids and handles, its part of the debug group, its end.
 //!
 //! Owns who may name what. The objects themselves live as long as something uses them.
 
@@ -6,12 +6,11 @@ use fencepost_uapi::Errno;
 
 use crate::counters::Counter;
 use crate::device::Device;
+use crate::drm::Handles;
 use crate::facade::inject::Injection;
 use crate::facade::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, Rank, Slab};
-use crate::gem::GemRef;
 use crate::host::Host;
 use crate::sched::queue::Queue;
-use crate::sync::syncobj::Syncobj;
 use crate::vm::Vm;
 
 /// Kinds of failure that can be armed; the index is `INJECT_*` of the uAPI.
@@ -22,20 +21,18 @@ pub struct OpenFile<H: Host> {
     dev: Arc<Device<H>>,
     id: u64,
     tables: Mutex<Tables<H>>,
+    /// Handles of buffer objects and syncobjs.
+    pub handles: Handles<H>,
     injections: [Arc<Injection>; INJECTIONS],
     testing: AtomicBool,
 }
 
 /// What an open file can name.
 pub struct Tables<H: Host> {
-    /// GEM handles.
-    pub gems: Slab<GemRef<H>>,
     /// VM ids.
     pub vms: Slab<Arc<Vm<H>>>,
     /// Queue ids.
     pub queues: Slab<Arc<Queue<H>>>,
-    /// Syncobj handles.
-    pub syncobjs: Slab<Arc<Syncobj>>,
 }
 
 impl<H: Host> OpenFile<H> {
@@ -44,17 +41,13 @@ impl<H: Host> OpenFile<H> {
     /// # Errors
     /// `ENOMEM`.
     pub fn new(dev: &Arc<Device<H>>) -> Result<Arc<Self>, Errno> {
-        let tables = Tables {
-            gems: Slab::new(),
-            vms: Slab::new(),
-            queues: Slab::new(),
-            syncobjs: Slab::new(),
-        };
+        let tables = Tables { vms: Slab::new(), queues: Slab::new() };
         let injection = || Arc::new(Injection::new());
         let file = Arc::new(OpenFile {
             dev: dev.clone(),
             id: dev.next_id(),
             tables: Mutex::new(Rank::File, tables)?,
+            handles: Handles::new()?,
             injections: [injection()?, injection()?, injection()?, injection()?],
             testing: AtomicBool::new(false),
         })?;
@@ -87,14 +80,6 @@ impl<H: Host> OpenFile<H> {
         &self.injections[kind as usize]
     }
 
-    /// The object of a GEM handle.
-    ///
-    /// # Errors
-    /// `ENOENT`.
-    pub fn gem(&self, handle: u32) -> Result<GemRef<H>, Errno> {
-        self.tables().gems.get(handle).cloned().ok_or(Errno::NOENT)
-    }
-
     /// The VM of an id, banned or not.
     ///
     /// # Errors
@@ -115,28 +100,19 @@ impl<H: Host> OpenFile<H> {
         }
     }
 
+    /// The VM with the smallest id above `after`.
+    pub fn next_vm(&self, after: u32) -> Option<(u32, Arc<Vm<H>>)> {
+        let tables = self.tables();
+        let rest = tables.vms.iter().filter(|(id, _)| *id > after);
+        rest.min_by_key(|(id, _)| *id).map(|(id, vm)| (id, vm.clone()))
+    }
+
     /// The queue of an id.
     ///
     /// # Errors
     /// `ENOENT`.
     pub fn queue(&self, id: u32) -> Result<Arc<Queue<H>>, Errno> {
         self.tables().queues.get(id).cloned().ok_or(Errno::NOENT)
-    }
-
-    /// The syncobj of a handle.
-    ///
-    /// # Errors
-    /// `ENOENT`.
-    pub fn syncobj(&self, handle: u32) -> Result<Arc<Syncobj>, Errno> {
-        self.tables().syncobjs.get(handle).cloned().ok_or(Errno::NOENT)
-    }
-
-    /// Puts a syncobj into the table.
-    ///
-    /// # Errors
-    /// `ENOMEM`.
-    pub fn add_syncobj(&self, syncobj: Arc<Syncobj>) -> Result<u32, Errno> {
-        Ok(self.tables().syncobjs.insert(syncobj)?)
     }
 
     /// The last reference to the open file description is gone: what it held is let go, queues
@@ -149,8 +125,7 @@ impl<H: Host> OpenFile<H> {
         while let Some(vm) = self.pop(|tables| &mut tables.vms) {
             vm.destroy();
         }
-        while self.pop(|tables| &mut tables.gems).is_some() {}
-        while self.pop(|tables| &mut tables.syncobjs).is_some() {}
+        self.handles.close();
         self.dev.counters.dec(Counter::LiveFiles);
         self.dev.host.wake();
     }

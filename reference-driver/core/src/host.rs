@@ -101,6 +101,7 @@ impl Atomic {
 }
 
 /// What an exported file descriptor stands for.
+#[cfg(not(MODULE))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FdKind {
     /// A buffer object (dma-buf).
@@ -112,6 +113,7 @@ pub enum FdKind {
 }
 
 /// What a file descriptor of the caller is.
+#[cfg(not(MODULE))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FdRef {
     /// Made by [`Host::install_fd`] of this device with this kind and number.
@@ -254,13 +256,14 @@ pub trait Host: Send + Sync + Sized + 'static {
     /// for work with [`crate::driver::Driver::step`]. Fence path.
     fn wake(&self);
 
-    // ---- file descriptors ----------------------------------------------------------------------
+    // ---- file descriptors: in the module Linux makes them --------------------------------------
 
     /// Installs a new descriptor in the caller's table. When its last copy is closed, the host
     /// calls [`crate::driver::Driver::release_fd`] with the number.
     ///
     /// # Errors
     /// `EMFILE`, `ENFILE`, `ENOMEM`; then nothing is installed and no release follows.
+    #[cfg(not(MODULE))]
     fn install_fd(
         &self,
         task: Self::Task,
@@ -273,9 +276,11 @@ pub trait Host: Send + Sync + Sized + 'static {
     ///
     /// # Errors
     /// `EBADF` when it is not open.
+    #[cfg(not(MODULE))]
     fn lookup_fd(&self, task: Self::Task, fd: i32) -> Result<FdRef, Errno>;
 
     /// The fence of a sync file has signalled: its descriptor polls readable from now on. May come
     /// during [`Host::install_fd`] of it. Fence path; must not call back.
+    #[cfg(not(MODULE))]
     fn sync_file_signal(&self, id: u64, error: Option<Errno>);
 }

@@ -5,15 +5,19 @@
 //! one is ignored. For the driver's own calls the fields are then checked by their role in the
 //! uAPI's table; the DRM core's calls check what the DRM core checks.
 
+#[cfg(not(MODULE))]
+use fencepost_uapi::drm;
 use fencepost_uapi::ioctl as nr;
-use fencepost_uapi::{drm, fencepost as fp, Errno, Field, Record, Role};
+use fencepost_uapi::{fencepost as fp, Errno, Field, Record, Role};
 
 use crate::call::Call;
 use crate::counters::Counter;
 use crate::debug::ioctls as debug;
+#[cfg(not(MODULE))]
+use crate::drm as core_drm;
 use crate::facade::inject;
 use crate::host::Host;
-use crate::{drm as core_drm, gem, query, sched, vm};
+use crate::{gem, query, sched, vm};
 
 /// Fields are checked by their roles before the handler is called.
 const CHECKED: u32 = 1;
@@ -26,9 +30,9 @@ const QUIET: u32 = 4;
 const MAX_RECORD: usize = 128;
 
 macro_rules! ioctls {
-    ($($request:path, $record:path, $flags:expr, $handler:path;)+) => {
+    ($name:ident: $($request:path, $record:path, $flags:expr, $handler:path;)+) => {
         /// Finds the row of a number and runs its handler.
-        fn dispatch<H: Host>(call: &Call<'_, H>, request: u32, arg: u64) -> Result<i64, Errno> {
+        fn $name<H: Host>(call: &Call<'_, H>, request: u32, arg: u64) -> Result<i64, Errno> {
             match nr::nr(request) {
                 $(row if row == nr::nr($request) => {
                     run::<H, $record>(call, request, $request, arg, $flags, $handler)
@@ -38,7 +42,9 @@ macro_rules! ioctls {
         }
     };
 }
+#[cfg(not(MODULE))]
 ioctls! {
+    core:
     drm::VERSION,                 drm::Version,               0, core_drm::device::version;
     drm::GET_CAP,                 drm::GetCap,                0, core_drm::device::get_cap;
     drm::SET_CLIENT_CAP,          drm::SetClientCap,          0, core_drm::device::set_client_cap;
@@ -56,7 +62,9 @@ ioctls! {
     drm::SYNCOBJ_QUERY,           drm::SyncobjTimelineArray,  0, core_drm::syncobj::query;
     drm::SYNCOBJ_TIMELINE_SIGNAL, drm::SyncobjTimelineArray,  0, core_drm::syncobj::timeline_signal;
     drm::SYNCOBJ_TRANSFER,        drm::SyncobjTransfer,       0, core_drm::syncobj::transfer;
-
+}
+ioctls! {
+    driver:
     fp::QUERY,           fp::Query,         CHECKED,                 query::query;
     fp::GEM_CREATE,      fp::GemCreate,     CHECKED,                 gem::ioctls::create;
     fp::GEM_MMAP_OFFSET, fp::GemMmapOffset, CHECKED,                 gem::ioctls::mmap_offset;
@@ -86,7 +94,14 @@ pub fn ioctl<H: Host>(call: &Call<'_, H>, request: u32, arg: u64) -> Result<i64,
     if nr::kind(request) != nr::DRM_TYPE {
         return Err(Errno::NOTTY);
     }
-    dispatch(call, request, arg)
+    match (nr::DRM_COMMAND_BASE..nr::DRM_COMMAND_END).contains(&nr::nr(request)) {
+        true => driver(call, request, arg),
+        // In the module Linux has answered it.
+        #[cfg(MODULE)]
+        false => Err(Errno::INVAL),
+        #[cfg(not(MODULE))]
+        false => core(call, request, arg),
+    }
 }
 
 /// Copies the record in, checks it, calls the handler, copies the record out.

@@ -224,7 +224,11 @@ struct drm_fencepost_gem_create {
  */
 #define DRM_FENCEPOST_GEM_CREATE_VM_PRIVATE      1
 
-/* Gives the offset to pass to mmap(2) on the same device file. */
+/*
+ * Gives the offset to pass to mmap(2) on the same device file. A mapping begins with the
+ * object (else EINVAL) and is no longer than it (EINVAL); the file needs a handle of it
+ * (EACCES). As drm_gem_mmap.
+ */
 struct drm_fencepost_gem_mmap_offset {
 	/* The object. */
 	__u32 handle;

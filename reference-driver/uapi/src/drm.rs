@@ -45,7 +45,8 @@ record! {
 
 record! {
     /// `struct drm_set_client_cap`: client capabilities are about display, which this device has
-    /// none of: `EOPNOTSUPP`, as the DRM core answers for a driver without modesetting.
+    /// none of. `EACCES` on a render node, as `drm_ioctl_permit` answers before the call is looked
+    /// at; `EOPNOTSUPP` on the card node, as for every driver without modesetting.
     pub struct SetClientCap("drm_set_client_cap"), 16 {
         /// Which capability.
         capability: u64 = Role::In,

@@ -219,7 +219,8 @@ record! {
 pub const GEM_CREATE_VM_PRIVATE: u32 = 1;
 
 record! {
-    /// Gives the offset to pass to `mmap(2)` on the same device file.
+    /// Gives the offset to pass to `mmap(2)` on the same device file. A mapping begins with the object (else
+    /// `EINVAL`) and is no longer than it (`EINVAL`); the file needs a handle of it (`EACCES`). As `drm_gem_mmap`.
     pub struct GemMmapOffset("drm_fencepost_gem_mmap_offset"), 24 {
         /// The object.
         handle: u32 = Role::Handle(Object::Gem),

@@ -70,7 +70,7 @@ pub fn delay<H: Host>(call: &Call<'_, H>, args: &mut DebugDelay) -> Result<i64, 
 /// [`fp::DEBUG_EVICT`].
 pub fn evict<H: Host>(call: &Call<'_, H>, args: &mut DebugEvict) -> Result<i64, Errno> {
     if args.handle != 0 {
-        let gem = call.file.gem(args.handle)?;
+        let gem = call.file.handles.gem(args.handle)?;
         if gem.placement & fp::REGION_SYSTEM == 0 {
             return Err(Errno::BUSY);
         }

@@ -47,15 +47,16 @@ pub fn get_cap<H: Host>(_call: &Call<'_, H>, args: &mut GetCap) -> Result<i64, E
     args.value = match args.capability {
         CAP_PRIME => PRIME_BOTH,
         CAP_TIMESTAMP_MONOTONIC | CAP_SYNCOBJ | CAP_SYNCOBJ_TIMELINE => 1,
-        _ => return Err(Errno::INVAL),
+        // All others are about display.
+        _ => return Err(Errno::OPNOTSUPP),
     };
     Ok(0)
 }
 
-/// `DRM_IOCTL_SET_CLIENT_CAP`: all of them are about display, which this device has none of.
+/// `DRM_IOCTL_SET_CLIENT_CAP`: not for render nodes, and user space has no other.
 pub fn set_client_cap<H: Host>(
     _call: &Call<'_, H>,
     _args: &mut SetClientCap,
 ) -> Result<i64, Errno> {
-    Err(Errno::OPNOTSUPP)
+    Err(Errno::ACCES)
 }

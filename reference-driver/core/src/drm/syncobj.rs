@@ -19,7 +19,7 @@ pub fn create<H: Host>(call: &Call<'_, H>, args: &mut SyncobjCreate) -> Result<i
     }
     let fence = (args.flags & SYNCOBJ_CREATE_SIGNALED != 0).then(|| call.dev.stub.clone());
     let syncobj = Syncobj::new(&call.dev.counters, fence)?;
-    args.handle = call.file.add_syncobj(syncobj)?;
+    args.handle = call.file.handles.add_syncobj(syncobj)?;
     Ok(0)
 }
 
@@ -28,8 +28,7 @@ pub fn destroy<H: Host>(call: &Call<'_, H>, args: &mut SyncobjDestroy) -> Result
     if args.pad != 0 {
         return Err(Errno::INVAL);
     }
-    let syncobj = call.file.tables().syncobjs.remove(args.handle);
-    syncobj.map(|_| 0).ok_or(Errno::INVAL)
+    call.file.handles.remove_syncobj(args.handle).map(|_| 0)
 }
 
 /// Looks up an array of handles, as `drm_syncobj_array_find`.
@@ -41,7 +40,7 @@ pub(super) fn find_array<H: Host>(
     let handles = call.read_numbers(handles, count, u32::from_ne_bytes)?;
     let mut syncobjs = Vec::with_capacity(handles.len())?;
     for handle in handles {
-        syncobjs.push(call.file.syncobj(handle)?)?;
+        syncobjs.push(call.file.handles.syncobj(handle)?)?;
     }
     Ok(syncobjs)
 }
@@ -123,8 +122,8 @@ pub fn transfer<H: Host>(call: &Call<'_, H>, args: &mut SyncobjTransfer) -> Resu
     if args.pad != 0 || args.flags & !SYNCOBJ_WAIT_FOR_SUBMIT != 0 {
         return Err(Errno::INVAL);
     }
-    let target = call.file.syncobj(args.dst_handle)?;
-    let source = call.file.syncobj(args.src_handle)?;
+    let target = call.file.handles.syncobj(args.dst_handle)?;
+    let source = call.file.handles.syncobj(args.src_handle)?;
     let wait = args.flags & SYNCOBJ_WAIT_FOR_SUBMIT != 0;
     let fence = find_or_wait(call, &source, args.src_point, wait)?;
     match args.dst_point {

@@ -3,8 +3,8 @@
 use fencepost_uapi::drm::{SyncobjHandle, SYNCOBJ_FD_SYNC_FILE, SYNCOBJ_FD_TIMELINE};
 use fencepost_uapi::Errno;
 
+use super::Export;
 use crate::call::Call;
-use crate::exports::Export;
 use crate::host::{FdKind, FdRef, Host};
 
 /// Checks what both directions check. Returns the point.
@@ -25,7 +25,7 @@ fn check(args: &SyncobjHandle) -> Result<u64, Errno> {
 /// `DRM_IOCTL_SYNCOBJ_HANDLE_TO_FD`. The descriptor is closed on exec, as in the kernel.
 pub fn handle_to_fd<H: Host>(call: &Call<'_, H>, args: &mut SyncobjHandle) -> Result<i64, Errno> {
     let point = check(args)?;
-    let syncobj = call.file.syncobj(args.handle);
+    let syncobj = call.file.handles.syncobj(args.handle);
     let export = match args.flags & SYNCOBJ_FD_SYNC_FILE != 0 {
         true => {
             let fence = syncobj?.find(point, &call.dev.stub)?;
@@ -34,7 +34,7 @@ pub fn handle_to_fd<H: Host>(call: &Call<'_, H>, args: &mut SyncobjHandle) -> Re
         // drm_syncobj_handle_to_fd answers an unknown handle in this way.
         false => Export::Syncobj(syncobj.map_err(|_| Errno::INVAL)?),
     };
-    args.fd = call.dev.exports.install(&call.dev.host, call.task, export, true)?;
+    args.fd = call.dev.drm.install(&call.dev.host, call.task, export, true)?;
     Ok(0)
 }
 
@@ -48,13 +48,13 @@ pub fn fd_to_handle<H: Host>(call: &Call<'_, H>, args: &mut SyncobjHandle) -> Re
     };
     // A descriptor that is not open is EINVAL here, not EBADF: drm_syncobj_fd_to_handle.
     let export = match call.dev.host.lookup_fd(call.task, args.fd) {
-        Ok(FdRef::Ours(kind, id)) if kind == wanted => call.dev.exports.get(kind, id),
+        Ok(FdRef::Ours(kind, id)) if kind == wanted => call.dev.drm.get(kind, id),
         _ => None,
     };
     match export {
-        Some(Export::Syncobj(syncobj)) => args.handle = call.file.add_syncobj(syncobj)?,
+        Some(Export::Syncobj(syncobj)) => args.handle = call.file.handles.add_syncobj(syncobj)?,
         Some(Export::SyncFile { fence, .. }) => {
-            let syncobj = call.file.syncobj(args.handle)?;
+            let syncobj = call.file.handles.syncobj(args.handle)?;
             match point {
                 0 => syncobj.replace(Some(fence)),
                 point => syncobj.add_point(syncobj.reserve()?, point, fence),

@@ -23,7 +23,7 @@ pub fn wait<H: Host>(call: &Call<'_, H>, args: &mut SyncobjWait) -> Result<i64, 
         return Err(Errno::INVAL);
     }
     if args.count_handles == 0 {
-        return Err(Errno::INVAL);
+        return Ok(0);
     }
     let syncobjs = find_array(call, args.handles, args.count_handles)?;
     args.first_signaled = wait_array(call, syncobjs, &[], args.flags, args.timeout_nsec)?;
@@ -35,8 +35,11 @@ pub fn timeline_wait<H: Host>(
     call: &Call<'_, H>,
     args: &mut SyncobjTimelineWait,
 ) -> Result<i64, Errno> {
-    if args.flags & !(BINARY | SYNCOBJ_WAIT_AVAILABLE) != 0 || args.count_handles == 0 {
+    if args.flags & !(BINARY | SYNCOBJ_WAIT_AVAILABLE) != 0 {
         return Err(Errno::INVAL);
+    }
+    if args.count_handles == 0 {
+        return Ok(0);
     }
     let syncobjs = find_array(call, args.handles, args.count_handles)?;
     let points = match args.points {

@@ -106,7 +106,7 @@ impl Drop for Scope {
 /// [`AllocError`] when it is to fail.
 #[cfg(any(feature = "std", MODULE))]
 #[cfg_attr(debug_assertions, track_caller)]
-pub(super) fn allocation() -> Result<(), AllocError> {
+pub(crate) fn allocation() -> Result<(), AllocError> {
     #[cfg(feature = "std")]
     super::rank::check_alloc();
     state::hit()

@@ -56,21 +56,21 @@ pub const FENCE_PATH_FROM: Rank = Rank::Vram;
 
 /// Marks the fence path, from a point where a fence is bound to signal to its signalling, as
 /// `dma_fence_begin_signalling` does. Until the guard is dropped this thread may not allocate and
-/// not take a lock outside [`FENCE_PATH_FROM`]; debug builds of the std flavours panic if it does.
+/// not take a lock outside [`FENCE_PATH_FROM`], nor may anyone allocate who holds such a lock; debug
+/// builds of the std flavours panic.
 #[must_use = "the fence path ends when the guard is dropped"]
-pub struct FencePath(());
+pub struct FencePath(state::Cookie);
 
 impl FencePath {
     /// Enters the fence path; nests.
     pub fn enter() -> Self {
-        state::fence_path(1);
-        FencePath(())
+        FencePath(state::enter())
     }
 }
 
 impl Drop for FencePath {
     fn drop(&mut self) {
-        state::fence_path(-1);
+        state::leave(&self.0);
     }
 }
 
@@ -145,14 +145,29 @@ mod state {
         with(|held| held.locks[rank as usize] -= 1);
     }
 
-    /// Panics if this thread may not allocate now.
+    /// Panics if this thread may not allocate now: in the fence path, and while it holds a lock that
+    /// the fence path takes.
     #[track_caller]
     pub(in super::super) fn check_alloc() {
-        with(|held| assert!(held.fence_path == 0, "fence path: allocation"));
+        with(|held| {
+            assert!(held.fence_path == 0, "fence path: allocation");
+            let inner = RANKS.iter().skip(FENCE_PATH_FROM as usize);
+            if let Some(rank) = inner.clone().find(|rank| held.locks[**rank as usize] > 0) {
+                panic!("fence path: allocation while {rank:?} is held");
+            }
+        });
     }
 
-    pub(super) fn fence_path(step: i32) {
-        with(|held| held.fence_path = held.fence_path.saturating_add_signed(step));
+    /// What a fence path is left with.
+    pub(super) struct Cookie;
+
+    pub(super) fn enter() -> Cookie {
+        with(|held| held.fence_path += 1);
+        Cookie
+    }
+
+    pub(super) fn leave(_: &Cookie) {
+        with(|held| held.fence_path -= 1);
     }
 
     #[track_caller]
@@ -165,7 +180,12 @@ mod state {
     }
 }
 
-#[cfg(not(all(feature = "std", debug_assertions)))]
+// In the module lockdep keeps count.
+#[cfg(MODULE)]
+#[path = "../../../linux/fence_path.rs"]
+mod state;
+
+#[cfg(not(any(MODULE, all(feature = "std", debug_assertions))))]
 mod state {
     #[cfg(feature = "std")]
     mod unchecked {
@@ -183,8 +203,13 @@ mod state {
     #[cfg(feature = "std")]
     pub(in super::super) use unchecked::{acquire, check, check_alloc, release};
 
+    pub(super) struct Cookie;
     #[inline]
-    pub(super) fn fence_path(_: i32) {}
+    pub(super) fn enter() -> Cookie {
+        Cookie
+    }
+    #[inline]
+    pub(super) fn leave(_: &Cookie) {}
     #[inline]
     pub(super) fn assert_none_held() {}
 }

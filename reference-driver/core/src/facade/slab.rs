@@ -2,7 +2,7 @@
 //!
 //! Numbers start at 1, since 0 means "none" in the uAPI. Every operation takes constant time.
 
-use super::{AllocError, Vec};
+use super::{AllocError, Mutex, Vec};
 
 /// One place of the table.
 #[derive(Debug)]
@@ -99,6 +99,53 @@ impl<T> Slab<T> {
     pub fn insert(&mut self, value: T) -> Result<u32, AllocError> {
         let reserved = self.reserve()?;
         Ok(self.commit(reserved, value))
+    }
+
+    /// Puts a value into the table if there is room; else gives it back.
+    fn insert_within_capacity(&mut self, value: T) -> Result<u32, T> {
+        let has_room = self.free != 0 || self.slots.len() < self.slots.capacity();
+        match has_room.then(|| self.reserve()) {
+            Some(Ok(reserved)) => Ok(self.commit(reserved, value)),
+            _ => Err(value),
+        }
+    }
+
+    /// Changes to larger storage, and leaves the old in its place; nothing if it is not larger.
+    fn move_into(&mut self, storage: &mut Vec<Slot<T>>) {
+        if storage.capacity() <= self.slots.capacity() {
+            return;
+        }
+        for slot in self.slots.iter_mut() {
+            let slot = core::mem::replace(slot, Slot::Reserved);
+            let fits = storage.push_within_capacity(slot).is_ok();
+            debug_assert!(fits, "the storage is larger");
+        }
+        core::mem::swap(&mut self.slots, storage);
+    }
+
+    /// Puts a value into a table behind a lock of the fence path, where memory must come without
+    /// the lock.
+    ///
+    /// # Errors
+    /// [`AllocError`] without memory; the value is dropped, without the lock.
+    pub fn insert_locked<S>(
+        lock: &Mutex<S>,
+        table: impl Fn(&mut S) -> &mut Slab<T>,
+        mut value: T,
+    ) -> Result<u32, AllocError> {
+        loop {
+            let places = {
+                let mut guard = lock.lock();
+                let table = table(&mut guard);
+                match table.insert_within_capacity(value) {
+                    Ok(id) => return Ok(id),
+                    Err(back) => value = back,
+                }
+                table.slots.len()
+            };
+            let mut storage = Vec::with_capacity((2 * places).max(4))?;
+            table(&mut lock.lock()).move_into(&mut storage);
+        }
     }
 
     /// The value of a number.

@@ -41,19 +41,19 @@ pub fn create<H: Host>(call: &Call<'_, H>, args: &mut GemCreate) -> Result<i64, 
     let mut lock = ExecLock::new(dev, Some(call.task));
     evict::place_new(call, &mut lock, &gem)?;
     drop(lock);
-    args.handle = call.file.tables().gems.insert(gem)?;
+    args.handle = call.file.handles.add_gem(gem)?;
     Ok(0)
 }
 
 /// [`fp::GEM_MMAP_OFFSET`].
 pub fn mmap_offset<H: Host>(call: &Call<'_, H>, args: &mut GemMmapOffset) -> Result<i64, Errno> {
-    args.offset = call.file.gem(args.handle)?.mem.0;
+    args.offset = call.file.handles.mmap_offset(args.handle)?;
     Ok(0)
 }
 
 /// [`fp::GEM_INFO`].
 pub fn info<H: Host>(call: &Call<'_, H>, args: &mut GemInfo) -> Result<i64, Errno> {
-    let gem = call.file.gem(args.handle)?;
+    let gem = call.file.handles.gem(args.handle)?;
     args.size = gem.size;
     args.placement = gem.placement;
     args.resident = gem.resident();

@@ -149,20 +149,29 @@ pub fn fill_vram<H: Host>(
     Ok(Place::Vram(frames))
 }
 
-/// System memory for an object, mapped for DMA.
+/// System memory for an object, mapped for DMA, which may fail on demand.
 ///
 /// # Errors
 /// `ENOMEM`.
 pub fn alloc_system<H: Host>(call: &Call<'_, H>, gem: &Gem<H>) -> Result<Place, Errno> {
-    let dev = call.dev;
+    map_system(call.dev, gem, || call.inject(call.file.injection(INJECT_DMA_MAP), Errno::NOMEM))
+}
+
+/// As [`alloc_system`], for any caller.
+///
+/// # Errors
+/// `ENOMEM`, and what `before` says just before the mapping is made.
+pub fn map_system<H: Host>(
+    dev: &Device<H>,
+    gem: &Gem<H>,
+    before: impl FnOnce() -> Result<(), Errno>,
+) -> Result<Place, Errno> {
     let limit = dev.config.system_bytes;
     let grow = |used: u64| used.checked_add(gem.size).filter(|sum| *sum <= limit);
     dev.system_used
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, grow)
         .map_err(|_| Errno::NOMEM)?;
-    let mapped = call
-        .inject(call.file.injection(INJECT_DMA_MAP), Errno::NOMEM)
-        .and_then(|()| dev.host.dma_map(gem.mem, 0, gem.size / PAGE_SIZE));
+    let mapped = before().and_then(|()| dev.host.dma_map(gem.mem, 0, gem.size / PAGE_SIZE));
     match mapped {
         Ok(addr) => {
             dev.counters.add(Counter::LiveSystemBytes, gem.size);

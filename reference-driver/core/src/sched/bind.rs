@@ -121,17 +121,21 @@ impl<H: Host> BindJob<H> {
     /// Signals whoever waits. Fence path.
     fn signal(&mut self, dev: &Device<H>, error: Option<Errno>) {
         self.vm.cleaning();
-        if let Some((task, fence)) = self.user_fence.take() {
-            let bytes = fence.value.to_ne_bytes();
-            // A bad address is noticed only here, and then nothing is written.
-            if error.is_none() && dev.host.copy_to_user(task, fence.addr, &bytes).is_ok() {
-                dev.counters.inc(Counter::UserFencesSignalled);
-            }
-        }
         if let Some(queue) = &self.queue {
             queue.completed.fetch_add(1, Ordering::Relaxed);
         }
         dev.signal(&self.fence, error);
+    }
+
+    /// Writes the caller's word. Not in the fence path: the page may have to come from somewhere,
+    /// and memory may be freed only by what waits for the fence.
+    fn signal_user(&mut self, dev: &Device<H>, error: Option<Errno>) {
+        let Some((task, fence)) = self.user_fence.take() else { return };
+        let bytes = fence.value.to_ne_bytes();
+        // A bad address is noticed only here, and then nothing is written.
+        if error.is_none() && dev.host.copy_to_user(task, fence.addr, &bytes).is_ok() {
+            dev.counters.inc(Counter::UserFencesSignalled);
+        }
     }
 
     /// Frees what the call removed.
@@ -203,6 +207,7 @@ fn run<H: Host>(dev: &Device<H>, id: EntityId, mut job: Box<BindJob<H>>) -> Step
     let error = job.written.flatten();
     job.signal(dev, error);
     drop(path);
+    job.signal_user(dev, error);
     // The job may hold the last reference to its queue: the lane is done with that first.
     dev.binds.finish(id);
     Box::into_inner(job).clean_up();

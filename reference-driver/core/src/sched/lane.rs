@@ -92,7 +92,7 @@ impl<J> Lane<J> {
             last_run: 0,
             stalled: false,
         };
-        Ok(EntityId(self.state.lock().entities.insert(entity)?))
+        Slab::insert_locked(&self.state, |state| &mut state.entities, entity).map(EntityId)
     }
 
     /// Promises a place for a job, so that [`Lane::submit`] cannot fail. `false`: `limit` unfinished

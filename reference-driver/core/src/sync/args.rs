@@ -107,7 +107,7 @@ impl Syncs {
         for sync in syncs {
             objects.push(match sync.kind {
                 fp::SYNC_USER_FENCE => None,
-                _ => Some(call.file.syncobj(sync.handle)?),
+                _ => Some(call.file.handles.syncobj(sync.handle)?),
             })?;
         }
         for (sync, syncobj) in syncs.iter().zip(objects) {

@@ -187,11 +187,11 @@ fn check_map(op: &BindOp) -> Result<bool, Errno> {
 /// Looks up the object of an operation and checks the range against it and the VM.
 fn find_action<H: Host>(call: &Call<'_, H>, vm: &Vm<H>, op: &BindOp) -> Result<Action<H>, Errno> {
     if op.op == fp::BIND_OP_UNMAP_ALL {
-        return Ok(Action::UnmapAll(call.file.gem(op.handle)?));
+        return Ok(Action::UnmapAll(call.file.handles.gem(op.handle)?));
     }
     let gem = match op.handle {
         0 => None,
-        handle => Some(call.file.gem(handle)?),
+        handle => Some(call.file.handles.gem(handle)?),
     };
     let span = Span::sized(op.addr, op.range).ok_or(Errno::INVAL)?;
     vm.space().manager.check(span)?;

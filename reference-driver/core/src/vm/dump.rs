@@ -35,7 +35,7 @@ pub fn va_dump<H: Host>(call: &Call<'_, H>, args: &mut VaDump) -> Result<i64, Er
     let mut vas = Vec::with_capacity(listed.len())?;
     for Listed { mut va, gem } in listed {
         if let Some(gem) = gem {
-            va.handle = handle_of(call, &gem);
+            va.handle = call.file.handles.handle_of(&gem);
             va.resident = gem.resident();
             va.object = gem.id;
         }
@@ -46,11 +46,21 @@ pub fn va_dump<H: Host>(call: &Call<'_, H>, args: &mut VaDump) -> Result<i64, Er
     Ok(0)
 }
 
-/// A handle of an object in the caller's file; 0: none.
-fn handle_of<H: Host>(call: &Call<'_, H>, gem: &GemRef<H>) -> u32 {
-    let tables = call.file.tables();
-    let found = tables.gems.iter().find(|(_, known)| known.same(gem)).map(|(handle, _)| handle);
-    found.unwrap_or(0)
+/// Every record of a VM, as nobody in particular sees it: without handles.
+///
+/// # Errors
+/// `ENOMEM`.
+pub fn all<H: Host>(vm: &Vm<H>) -> Result<Vec<Va>, Errno> {
+    let (listed, _) = list(vm, vm.span, usize::MAX)?;
+    let mut vas = Vec::with_capacity(listed.len())?;
+    for Listed { mut va, gem } in listed {
+        if let Some(gem) = gem {
+            va.resident = gem.resident();
+            va.object = gem.id;
+        }
+        vas.push(va)?;
+    }
+    Ok(vas)
 }
 
 /// Up to `room` records of a range, and how many there are.

@@ -79,7 +79,7 @@ impl<H: Host> Exports<H> {
         if kind == FdKind::SyncFile {
             self.untold.fetch_add(1, Ordering::SeqCst);
         }
-        let id = match self.table.lock().insert(export) {
+        let id = match Slab::insert_locked(&self.table, |table| table, export) {
             Ok(id) => id,
             Err(error) => {
                 self.forget_untold(kind);
