@@ -49,6 +49,9 @@ pub enum Command {
     Vm(Box<crate::vm::VmArgs>),
     /// Random calls on a node of the module, kills at random points, load and unload under traffic
     Fuzz(crate::fuzz::FuzzArgs),
+    /// Talk to fencepost_gpuva.ko; started by `cargo xtask gpuva-check` in a guest
+    #[command(hide = true)]
+    GpuvaCheck(crate::gpuva::GpuvaArgs),
     /// Print a completion script for a shell
     Completions {
         /// The shell

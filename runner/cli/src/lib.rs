@@ -18,6 +18,7 @@ mod filter;
 pub mod front;
 mod fuzz;
 mod generate;
+mod gpuva;
 mod list;
 mod output;
 mod plan;
@@ -80,6 +81,7 @@ fn dispatch(command: Command) -> Result<Status, Error> {
         Command::Schema => generate::schema(),
         Command::Vm(args) => vm::command(&args),
         Command::Fuzz(args) => fuzz::command(&args),
+        Command::GpuvaCheck(args) => gpuva::command(&args),
         Command::Completions { shell } => generate::completions(shell),
         Command::Man => generate::man(),
     }

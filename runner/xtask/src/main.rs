@@ -36,6 +36,8 @@ enum Task {
     Kernel(kernel::KernelArgs),
     /// Build fencepost.ko, its kernel first, for `fencepost vm`
     Kmod(kernel::ModuleArgs),
+    /// Compare core's VA manager with the kernel's drm_gpuvm in a virtual machine, from a seed
+    GpuvaCheck(kernel::GpuvaArgs),
 }
 
 /// Why a task failed, one message for each thing found.
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
         Task::Header => header::task(&root),
         Task::Kernel(args) => kernel::kernel_task(&root, &args),
         Task::Kmod(args) => kernel::module_task(&root, &args),
+        Task::GpuvaCheck(args) => kernel::gpuva_task(&root, &args),
     };
     match result {
         Ok(text) => {

@@ -229,7 +229,7 @@ fn jobs(wanted: Option<u16>) -> usize {
 }
 
 /// A seed from the kernel's generator.
-fn new_seed() -> Result<u64, Error> {
+pub(crate) fn new_seed() -> Result<u64, Error> {
     use std::io::Read as _;
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")

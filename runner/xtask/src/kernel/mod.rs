@@ -6,6 +6,7 @@
 
 mod build;
 mod flavour;
+mod gpuva;
 mod module;
 mod toolchain;
 
@@ -16,6 +17,8 @@ use clap::Args;
 use crate::Findings;
 use flavour::Flavour;
 use toolchain::Toolchain;
+
+pub(crate) use gpuva::{GpuvaArgs, task as gpuva_task};
 
 /// What to build.
 #[derive(Debug, Args)]

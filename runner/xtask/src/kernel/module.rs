@@ -12,9 +12,20 @@ use crate::Findings;
 /// Modules of the kernel itself that the suites use, besides ours.
 const KERNEL_MODULES: [&str; 2] = ["lib/test_hmm.ko", "drivers/gpu/drm/vgem/vgem.ko"];
 
-/// Builds the module; Kbuild does only what is needed.
+/// Builds the driver's module.
 pub(super) fn build(
     root: &Path,
+    toolchain: &Toolchain,
+    args: &KernelArgs,
+    kernel: &Path,
+) -> Result<PathBuf, Findings> {
+    build_in(&root.join("reference-driver/linux"), "fencepost.ko", toolchain, args, kernel)
+}
+
+/// Builds the module `name` of the folder `source`; Kbuild does only what is needed.
+pub(super) fn build_in(
+    source: &Path,
+    name: &str,
     toolchain: &Toolchain,
     args: &KernelArgs,
     kernel: &Path,
@@ -23,7 +34,6 @@ pub(super) fn build(
         let what = "is no built kernel: it has no Module.symvers";
         return Err(vec![format!("{} {what}", kernel.display())]);
     }
-    let source = root.join("reference-driver/linux");
     let place = key(&[&source.display().to_string(), &kernel.display().to_string()]);
     let out = toolchain.cache.join("modules").join(place);
     make_folder(&out)?;
@@ -32,7 +42,7 @@ pub(super) fn build(
     make.arg(format!("M={}", source.display())).arg(format!("MO={}", out.display()));
     make.arg(jobs(args)).arg("modules");
     run_logged(&mut make, &out.join("build.log"))?;
-    Ok(out.join("fencepost.ko"))
+    Ok(out.join(name))
 }
 
 /// Writes `vm/FLAVOUR` in the cache folder: lines `NAME=PATH`, which `fencepost vm` reads.
