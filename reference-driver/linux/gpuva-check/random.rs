@@ -2,7 +2,7 @@
 //! the project's own bounded helpers.
 //!
 //! Owns the generator, as the kernel offers none by rounds of 8 to modules. Knows nothing of the
-//! kernel: a test of `cargo xtask` compares it with `rand_chacha`.
+//! kernel: a test of runner/cli compares it with `rand_chacha`.
 
 /// A stream of random numbers: key = seed, stream = `stream`.
 pub(crate) struct Random {

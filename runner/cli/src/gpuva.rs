@@ -135,8 +135,28 @@ fn bench(seed: u64, sizes: &[u64]) -> Result<bool, Error> {
 }
 
 #[cfg(test)]
+#[expect(dead_code, reason = "the module uses the rest")]
+#[path = "../../../reference-driver/linux/gpuva-check/random.rs"]
+mod random;
+
+#[cfg(test)]
 mod tests {
     use super::*;
+    use rand_core::{Rng as _, SeedableRng as _};
+
+    #[test]
+    fn the_modules_random_numbers_are_those_of_rand_chacha() {
+        for (seed, stream) in [(0, 0), (1, 2), (u64::MAX, u64::MAX), (1 << 40, 77)] {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&u64::to_le_bytes(seed));
+            let mut theirs = rand_chacha::ChaCha8Rng::from_seed(key);
+            theirs.set_stream(stream);
+            let mut ours = random::Random::new(seed, stream);
+            for _ in 0..100 {
+                assert_eq!(ours.next_u64(), theirs.next_u64());
+            }
+        }
+    }
 
     #[test]
     fn answers_are_summed_in_their_order() {
