@@ -10,45 +10,45 @@ use hdrhistogram::Histogram;
 
 use crate::latency::encode_compressed;
 
-/// One interval: the samples of one test.
+/// An interval log being written. Intervals are added in the order of their starts.
 #[derive(Clone, Debug)]
-pub struct Interval {
-    /// Its tag: the test's name, in which commas and white space become `_`.
-    pub tag: String,
-    /// Start of the test in microseconds since the run began.
-    pub start_us: u64,
-    /// Duration of the test in microseconds.
-    pub length_us: u64,
-    /// The samples, in nanoseconds.
-    pub histogram: Histogram<u64>,
-}
+pub struct IntervalLog(String);
 
-/// The text of an interval log of a run that began at `unix_ms`. Intervals are put in order.
-#[must_use]
-pub fn interval_log(unix_ms: u64, operation: &str, mut intervals: Vec<Interval>) -> String {
-    intervals.sort_by(|a, b| (a.start_us, &a.tag).cmp(&(b.start_us, &b.tag)));
-    let start = seconds(unix_ms * 1000);
-    let mut text = format!(
-        "#[fencepost: latency of {operation} in nanoseconds]\n\
-         #[Histogram log format version 1.3]\n\
-         #[StartTime: {start} (seconds since epoch)]\n\
-         #[BaseTime: {start} (seconds since epoch)]\n\
-         \"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n"
-    );
-    for Interval { tag, start_us, length_us, histogram } in &intervals {
-        let tag: String =
-            tag.chars().map(|c| if c == ',' || c.is_whitespace() { '_' } else { c }).collect();
+impl IntervalLog {
+    /// An empty log of a run that began at `unix_ms`.
+    #[must_use]
+    pub fn new(unix_ms: u64, operation: &str) -> Self {
+        let start = seconds(unix_ms * 1000);
+        Self(format!(
+            "#[fencepost: latency of {operation} in nanoseconds]\n\
+             #[Histogram log format version 1.3]\n\
+             #[StartTime: {start} (seconds since epoch)]\n\
+             #[BaseTime: {start} (seconds since epoch)]\n\
+             \"StartTimestamp\",\"Interval_Length\",\"Interval_Max\",\"Interval_Compressed_Histogram\"\n"
+        ))
+    }
+
+    /// Adds the samples of one test, in nanoseconds. Start and length are microseconds, the start
+    /// since the run began. In the tag, which is the test's name, commas and white space become `_`.
+    pub fn add(&mut self, test: &str, start_us: u64, length_us: u64, samples: &Histogram<u64>) {
+        let plain = |c: char| if c == ',' || c.is_whitespace() { '_' } else { c };
+        let tag: String = test.chars().map(plain).collect();
         writeln!(
-            text,
+            self.0,
             "Tag={tag},{},{},{:.6},{}",
-            seconds(*start_us),
-            seconds(*length_us),
-            histogram.max() as f64 / 1e6,
-            encode_compressed(histogram)
+            seconds(start_us),
+            seconds(length_us),
+            samples.max() as f64 / 1e6,
+            encode_compressed(samples)
         )
         .expect("a string takes any text");
     }
-    text
+
+    /// The text of the file.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
 }
 
 /// Microseconds as seconds with three decimals.
@@ -70,17 +70,10 @@ mod tests {
     fn the_crate_s_own_reader_reads_it_back() {
         let mut h = histogram();
         [5, 70_000, 2_000_000].into_iter().for_each(|v| h.saturating_record(v));
-        let interval = |tag: &str, start_us| Interval {
-            tag: tag.into(),
-            start_us,
-            length_us: 1_500_000,
-            histogram: h.clone(),
-        };
-        let text = interval_log(
-            1_700_000_000_123,
-            "vm.bind",
-            vec![interval("b@late@x, y", 2_000_000), interval("a@early@", 1_000)],
-        );
+        let mut log = IntervalLog::new(1_700_000_000_123, "vm.bind");
+        log.add("a@early@", 1_000, 1_500_000, &h);
+        log.add("b@late@x, y", 2_000_000, 1_500_000, &h);
+        let text = log.text();
         let mut tags = Vec::new();
         let mut base = None;
         // The crate's reader does not know the line of column names, which others want.

@@ -5,13 +5,14 @@
 //! incomplete; one that was planned and never began was not run.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use hdrhistogram::Histogram;
 
 use crate::event::{
     Event, Latency, Line, Report, RunFinished, RunStarted, TestFinished, TestStarted,
 };
-use crate::hlog::{Interval, interval_log};
+use crate::hlog::IntervalLog;
 use crate::journal::Journal;
 use crate::latency;
 use crate::verdict::{Totals, Verdict};
@@ -118,59 +119,51 @@ impl Summary {
     /// Each operation's latencies over all tests and actors. A histogram that does not decode is
     /// left out: a crashing worker may write anything.
     #[must_use]
-    pub fn latencies(&self) -> BTreeMap<String, Histogram<u64>> {
-        let mut all = BTreeMap::new();
-        for (operation, interval) in self.intervals() {
-            let sum = all.entry(operation).or_insert_with(latency::histogram);
-            // Other bounds than ours cannot be added; then it says nothing comparable either.
-            let _ = latency::merge(sum, &interval.histogram);
+    pub fn latencies(&self) -> BTreeMap<String, Operation> {
+        let began = self.run.as_ref().map_or(0, |run| run.unix_ms);
+        let mut tests: Vec<&Test> = self.tests.iter().collect();
+        tests.sort_by_key(|test| test.at_us);
+        let mut all: BTreeMap<String, Operation> = BTreeMap::new();
+        for test in tests {
+            // One at a time: a histogram has 230 KB, and a run ten thousands of them.
+            for (name, histogram) in test.latencies() {
+                if !all.contains_key(name) {
+                    let log = IntervalLog::new(began, name);
+                    all.insert(name.to_owned(), Operation { total: latency::histogram(), log });
+                }
+                let operation = all.get_mut(name).expect("it was put there");
+                latency::merge(&mut operation.total, &histogram);
+                operation.log.add(&test.name, test.at_us, test.duration_us, &histogram);
+            }
         }
         all
     }
+}
 
-    /// The interval log of each operation.
-    #[must_use]
-    pub fn interval_logs(&self) -> BTreeMap<String, String> {
-        let mut all: BTreeMap<String, Vec<Interval>> = BTreeMap::new();
-        for (operation, interval) in self.intervals() {
-            all.entry(operation).or_default().push(interval);
-        }
-        let began = self.run.as_ref().map_or(0, |run| run.unix_ms);
-        all.into_iter()
-            .map(|(operation, intervals)| {
-                let text = interval_log(began, &operation, intervals);
-                (operation, text)
-            })
-            .collect()
-    }
-
-    /// Every test's operations, the actors of a test together.
-    fn intervals(&self) -> Vec<(String, Interval)> {
-        self.tests.iter().flat_map(Test::intervals).collect()
-    }
+/// How long an operation took in a run.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Over all tests.
+    pub total: Histogram<u64>,
+    /// Test by test.
+    pub log: IntervalLog,
 }
 
 impl Test {
-    fn intervals(&self) -> Vec<(String, Interval)> {
-        let mut by_operation: BTreeMap<&str, Histogram<u64>> = BTreeMap::new();
+    /// Each operation's latencies, all actors together.
+    fn latencies(&self) -> BTreeMap<&str, Histogram<u64>> {
+        let mut all: BTreeMap<&str, Histogram<u64>> = BTreeMap::new();
         for report in &self.reports {
             let Report::Latency(Latency { operation, histogram, .. }) = report else { continue };
             let Ok(histogram) = latency::decode(histogram) else { continue };
-            let sum = by_operation.entry(operation).or_insert_with(latency::histogram);
-            let _ = latency::merge(sum, &histogram);
+            match all.entry(operation) {
+                Entry::Vacant(slot) => {
+                    slot.insert(histogram);
+                }
+                Entry::Occupied(sum) => latency::merge(sum.into_mut(), &histogram),
+            }
         }
-        by_operation
-            .into_iter()
-            .map(|(operation, histogram)| {
-                let interval = Interval {
-                    tag: self.name.clone(),
-                    start_us: self.at_us,
-                    length_us: self.duration_us,
-                    histogram,
-                };
-                (operation.to_owned(), interval)
-            })
-            .collect()
+        all
     }
 }
 
@@ -281,9 +274,9 @@ mod tests {
             finish("b", Verdict::Pass),
         ]));
         let all = summary.latencies();
-        assert_eq!(all["vm.bind"].len(), 4);
-        assert_eq!(all["vm.bind"].max(), 400);
-        let log = &summary.interval_logs()["vm.bind"];
+        assert_eq!(all["vm.bind"].total.len(), 4);
+        assert_eq!(all["vm.bind"].total.max(), 400);
+        let log = all["vm.bind"].log.text();
         let tagged: Vec<_> = log.lines().filter(|l| l.starts_with("Tag=")).collect();
         assert_eq!(tagged.len(), 2, "{log}");
         assert!(tagged[0].starts_with("Tag=a,0.001,0.002,"), "{log}");

@@ -1,6 +1,6 @@
 //! The folder of a run: its name, and the files in it besides the journal.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fencepost_results::Source;
 use fencepost_results::journal;
-use fencepost_results::summary::Summary;
+use fencepost_results::summary::Operation;
 
 use crate::error::Error;
 use crate::plan::Planned;
@@ -77,16 +77,19 @@ impl Folder {
     }
 
     /// Writes the interval log of each operation.
-    pub(crate) fn write_latencies(&self, summary: &Summary) -> Result<(), Error> {
-        let logs = summary.interval_logs();
-        if logs.is_empty() {
+    pub(crate) fn write_latencies(
+        &self,
+        latencies: &BTreeMap<String, Operation>,
+    ) -> Result<(), Error> {
+        if latencies.is_empty() {
             return Ok(());
         }
         let folder = self.0.join("latency");
         fs::create_dir_all(&folder).map_err(Error::system(creating(&folder)))?;
-        for (operation, text) in logs {
-            let path = folder.join(format!("{}.hlog", file_name(&operation)));
-            fs::write(&path, text).map_err(Error::system(format!("write {}", path.display())))?;
+        for (operation, latency) in latencies {
+            let path = folder.join(format!("{}.hlog", file_name(operation)));
+            fs::write(&path, latency.log.text())
+                .map_err(Error::system(format!("write {}", path.display())))?;
         }
         Ok(())
     }

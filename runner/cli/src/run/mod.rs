@@ -195,9 +195,10 @@ impl Run {
         journal.append(Event::RunFinished(finished.clone())).map_err(Error::Journal)?;
         journal.close().map_err(Error::Journal)?;
         summary.finished = Some(finished);
-        folder.write_latencies(&summary)?;
+        let latencies = summary.latencies();
+        folder.write_latencies(&latencies)?;
         let reporter = reporter.into_inner().unwrap_or_else(|e| e.into_inner());
-        reporter.end(&summary);
+        reporter.end(&summary, &latencies);
         if order.conduct.json {
             summary::print_json(&summary, folder.path(), order.seed, code);
         }

@@ -1,11 +1,12 @@
 //! What the user sees of a run: a progress bar on a terminal, plain lines elsewhere; each test that
 //! needs attention with its evidence and the command that repeats it; the end.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, stderr, stdout};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use fencepost_results::summary::Summary;
+use fencepost_results::summary::{Operation, Summary};
 use fencepost_results::{Failure, Report, Step, Totals, Verdict};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -79,11 +80,11 @@ impl Reporter {
     }
 
     /// The run is over.
-    pub(crate) fn end(self, summary: &Summary) {
+    pub(crate) fn end(self, summary: &Summary, latencies: &BTreeMap<String, Operation>) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }
-        let text = summary::text(summary, self.style, self.began.elapsed());
+        let text = summary::text(summary, latencies, self.style, self.began.elapsed());
         self.print(text.trim_end());
         let folder = self.folder.display();
         self.print(&format!("results  {folder}\nseed     {}", self.seed));

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use fencepost_results::latency::{Nanos, Percentiles};
-use fencepost_results::summary::Summary;
+use fencepost_results::summary::{Operation, Summary};
 use fencepost_results::{ExitCode, Totals, Verdict};
 use serde::Serialize;
 
@@ -15,9 +15,14 @@ use crate::output::{Style, count, say};
 
 /// The summary that closes the text of a run: latencies, why tests were skipped, what needs
 /// attention, totals.
-pub(crate) fn text(summary: &Summary, style: Style, elapsed: Duration) -> String {
+pub(crate) fn text(
+    summary: &Summary,
+    latencies: &BTreeMap<String, Operation>,
+    style: Style,
+    elapsed: Duration,
+) -> String {
     let mut text = String::new();
-    latencies(summary, style, &mut text);
+    table(latencies, style, &mut text);
     skips(summary, &mut text);
     attention(summary, style, &mut text);
     let totals = summary.totals();
@@ -31,8 +36,7 @@ pub(crate) fn text(summary: &Summary, style: Style, elapsed: Duration) -> String
     text
 }
 
-fn latencies(summary: &Summary, style: Style, text: &mut String) {
-    let all = summary.latencies();
+fn table(all: &BTreeMap<String, Operation>, style: Style, text: &mut String) {
     if all.is_empty() {
         return;
     }
@@ -42,8 +46,8 @@ fn latencies(summary: &Summary, style: Style, text: &mut String) {
         "latency", "count", "p50", "p90", "p99", "p99.9", "max"
     );
     text.push_str(&style.faint(head));
-    for (operation, histogram) in all {
-        let Percentiles { count, p50, p90, p99, p999, max, .. } = Percentiles::of(&histogram);
+    for (operation, latency) in all {
+        let Percentiles { count, p50, p90, p99, p999, max, .. } = Percentiles::of(&latency.total);
         let [p50, p90, p99, p999, max] = [p50, p90, p99, p999, max].map(Nanos);
         write!(
             text,
