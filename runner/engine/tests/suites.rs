@@ -110,3 +110,30 @@ fn bundled_scenarios_meet_the_json_schema() {
         "steps": [{ "gpu.stor": "a = 1" }] });
     assert!(!valid(&step, &root, &root), "an unknown step is refused");
 }
+
+/// What runs on every change leaves nothing out: each scenario that is not a long one, and each ioctl
+/// and command of the sweep over the interface.
+#[test]
+fn tier_smoke_has_every_scenario_and_every_ioctl() {
+    use fencepost_engine::lang::Tier;
+    use std::collections::BTreeMap;
+    let mut tiers: BTreeMap<String, Vec<Tier>> = BTreeMap::new();
+    for file in files() {
+        let text = std::fs::read_to_string(&file).expect("readable");
+        let path = file.to_str().expect("ASCII");
+        let tests = fencepost_engine::catalog::tests_unchecked(path, &text).expect("parses");
+        for test in tests {
+            let scenario = test.name.splitn(3, '@').take(2).collect::<Vec<_>>().join("@");
+            if scenario == "abi@sweep" {
+                let target = test.name.split('/').next().unwrap_or_default();
+                tiers.entry(target.to_owned()).or_default().push(test.tier);
+            }
+            tiers.entry(scenario).or_default().push(test.tier);
+        }
+    }
+    assert!(tiers.len() > 100, "scenarios and ioctls were found");
+    for (what, tiers) in tiers {
+        let long = tiers.iter().all(|tier| *tier == Tier::Soak);
+        assert!(long || tiers.contains(&Tier::Smoke), "{what} has no variant in tier smoke");
+    }
+}

@@ -95,6 +95,11 @@ pub(crate) const SCENARIO: Shape = Shape {
         must("scenario", Ty::Text, "name, `suite/name`; without `suite/` the file's folder"),
         must("about", Ty::Text, "what it shows, one sentence"),
         key("tier", Ty::Word(TIERS), "when it runs (default `full`)"),
+        key(
+            "smoke",
+            Ty::Many(&Ty::MapOf(&Ty::Any)),
+            "combinations that run in tier smoke, the others in `tier`; `*` is any text",
+        ),
         key("needs", Ty::Names, "capabilities; if given, all that the steps imply must be there"),
         key("params", Ty::MapOf(&Ty::Any), "parameters, crossed: `name: [values]`"),
         key("cases", Ty::MapOf(&Ty::Any), "a table: each row gives several parameters at once"),

@@ -45,12 +45,14 @@ pub(crate) struct Params {
     /// Rows of the table: name and parameters.
     cases: Vec<(String, Span, Row)>,
     excludes: Vec<Matcher>,
+    smoke: Vec<Matcher>,
 }
 
 /// Parameters that one row of the table gives.
 type Row = Vec<(String, Node)>;
 
-/// Values that select combinations: parameter names with alternatives.
+/// Values that select combinations: parameter names with alternatives, in which `*` stands for any
+/// text.
 #[derive(Clone, Debug)]
 pub(crate) struct Matcher(Vec<(String, Vec<String>)>);
 
@@ -67,7 +69,7 @@ pub(crate) struct Bindings {
 const CASE: &str = "case";
 
 impl Params {
-    /// Reads `params`, `cases` and `exclude` of a scenario.
+    /// Reads `params`, `cases`, `exclude` and `smoke` of a scenario.
     pub(crate) fn new(scenario: &Node, diags: &mut Vec<Diagnostic>) -> Self {
         let mut params = Params::default();
         if let Some(node) = scenario.get("params") {
@@ -76,14 +78,42 @@ impl Params {
         if let Some(node) = scenario.get("cases") {
             params.read_cases(node, diags);
         }
-        if let Some(node) = scenario.get("exclude") {
-            for item in items(node) {
-                if let Some(matcher) = params.matcher(item, diags) {
-                    params.excludes.push(matcher);
-                }
-            }
+        params.excludes = params.matchers(scenario.get("exclude"), diags);
+        params.smoke = params.matchers(scenario.get("smoke"), diags);
+        if let Some(node) = scenario.get("smoke") {
+            params.check_smoke(node, scenario, diags);
         }
         params
+    }
+
+    fn matchers(&self, node: Option<&Node>, diags: &mut Vec<Diagnostic>) -> Vec<Matcher> {
+        let all = node.map_or(&[][..], items).iter();
+        all.filter_map(|item| self.matcher(item, diags)).collect()
+    }
+
+    /// A choice for tier smoke must leave something to choose from, and choose something.
+    fn check_smoke(&self, node: &Node, scenario: &Node, diags: &mut Vec<Diagnostic>) {
+        let mut tell = |message: &str, help: &'static str| {
+            diags.push(Diagnostic::new("smoke", node.span, message.to_owned(), help));
+        };
+        if scenario.get("tier").and_then(Node::text) == Some("smoke") {
+            tell("all variants are in tier smoke already", "leave out `tier`, or `smoke`");
+        } else if self.axes.is_empty() && self.cases.is_empty() {
+            tell("there are no variants to choose from", "write `tier: smoke` in place of it");
+        } else if self.smoke.len() == items(node).len()
+            && !self.needs_device()
+            && !self.combinations(&|_| None, None).iter().any(|b| self.is_smoke(b))
+        {
+            tell(
+                "this chooses no variant",
+                "no combination has these values, or `exclude` drops it",
+            );
+        }
+    }
+
+    /// Whether the scenario wants the combination in tier smoke.
+    pub(crate) fn is_smoke(&self, bindings: &Bindings) -> bool {
+        self.smoke.iter().any(|matcher| bindings.matches(matcher))
     }
 
     fn read_axes(&mut self, node: &Node, diags: &mut Vec<Diagnostic>) {
@@ -164,9 +194,9 @@ impl Params {
             }
             let mut wanted = Vec::new();
             for item in items(value) {
-                let text = value_name(item.text().unwrap_or("null"));
+                let text = pattern(item.text().unwrap_or("null"));
                 if let Some(Some(known)) = &known
-                    && !known.contains(&text)
+                    && !known.iter().any(|value| fits(&text, value))
                 {
                     let message = format!("`{}` never has the value `{text}`", key.text);
                     let help = suggestion(&text, known.iter().map(String::as_str), "values");
@@ -223,13 +253,15 @@ impl Params {
         self.axes.iter().any(|(_, _, axis)| matches!(axis, Axis::Device(_)))
     }
 
-    /// Every combination that is not excluded, in the order of the text.
-    pub(crate) fn combinations(&self, values: Values<'_>) -> Vec<Bindings> {
+    /// Every combination that is not excluded, in the order of the text. With `wanted` at least
+    /// those of that name: a worker looks for one among thousands.
+    pub(crate) fn combinations(&self, values: Values<'_>, wanted: Option<&str>) -> Vec<Bindings> {
+        // A name grows to the right, so what does not begin it cannot become it.
+        let may_become = |name: &str| wanted.is_none_or(|wanted| wanted.starts_with(name));
         let mut all = vec![Bindings::default()];
         if !self.cases.is_empty() {
-            all = self
-                .cases
-                .iter()
+            let cases = self.cases.iter().filter(|(name, ..)| may_become(name));
+            all = cases
                 .map(|(name, ..)| Bindings {
                     name: name.clone(),
                     values: vec![(CASE.to_owned(), name.clone(), scalar(name))],
@@ -245,15 +277,16 @@ impl Params {
                     (true, given.iter().map(|v| (value_name(v), scalar(v))).collect())
                 }
             };
-            let bound = |base: &Bindings| {
-                let base = base.clone();
-                let name = name.clone();
-                values
-                    .clone()
-                    .into_iter()
-                    .map(move |(text, node)| base.with(&name, text, node, named))
-            };
-            all = all.iter().flat_map(bound).take(MAX_VARIANTS + 1).collect();
+            let mut grown = Vec::new();
+            for base in &all {
+                for (text, node) in &values {
+                    let full = base.name_with(text, named);
+                    if grown.len() <= MAX_VARIANTS && may_become(&full) {
+                        grown.push(base.with(name, text, node, full));
+                    }
+                }
+            }
+            all = grown;
         }
         for bindings in &mut all {
             let row = self.cases.iter().find(|(n, ..)| bindings.value(CASE) == Some(n));
@@ -268,16 +301,19 @@ impl Params {
 }
 
 impl Bindings {
-    fn with(&self, param: &str, text: String, node: Node, named: bool) -> Bindings {
-        let mut out = self.clone();
-        if named {
-            if !out.name.is_empty() {
-                out.name.push('-');
-            }
-            out.name.push_str(&text);
+    /// Its name with one more value.
+    fn name_with(&self, text: &str, named: bool) -> String {
+        match (named, self.name.is_empty()) {
+            (false, _) => self.name.clone(),
+            (true, true) => text.to_owned(),
+            (true, false) => format!("{}-{text}", self.name),
         }
-        out.values.push((param.to_owned(), text, node));
-        out
+    }
+
+    fn with(&self, param: &str, text: &str, node: &Node, name: String) -> Bindings {
+        let mut values = self.values.clone();
+        values.push((param.to_owned(), text.to_owned(), node.clone()));
+        Bindings { name, values }
     }
 
     fn value(&self, param: &str) -> Option<&String> {
@@ -291,7 +327,9 @@ impl Bindings {
 
     /// Whether every parameter of the matcher has one of its values.
     pub(crate) fn matches(&self, matcher: &Matcher) -> bool {
-        matcher.0.iter().all(|(p, wanted)| self.value(p).is_some_and(|v| wanted.contains(v)))
+        matcher.0.iter().all(|(param, wanted)| {
+            self.value(param).is_some_and(|value| wanted.iter().any(|w| fits(w, value)))
+        })
     }
 
     fn node(&self, param: &str) -> Option<&Node> {
@@ -481,6 +519,19 @@ fn axis(value: &Node, diags: &mut Vec<Diagnostic>) -> Option<Axis> {
 fn value_name(text: &str) -> String {
     let keep = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '+' | '-' | '/');
     text.trim().chars().map(|c| if keep(c) { c } else { '_' }).take(64).collect()
+}
+
+/// A value's name as a matcher has it: each `*` stays.
+fn pattern(text: &str) -> String {
+    text.split('*').map(value_name).collect::<Vec<_>>().join("*")
+}
+
+/// Whether a pattern, in which `*` stands for any text, is all of a name.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(name) = name.strip_prefix(first) else { return false };
+    let ends = (0..=name.len()).filter(|at| name.is_char_boundary(*at));
+    ends.rev().any(|at| fits(rest, &name[at..]))
 }
 
 fn scalar(text: &str) -> Node {

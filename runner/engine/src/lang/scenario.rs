@@ -129,7 +129,7 @@ fn folder(name: &str) -> String {
 }
 
 /// Keys whose `$name` are replaced while parameters are bound, not before.
-const UNBOUND: &[&str] = &["params", "cases", "exclude"];
+const UNBOUND: &[&str] = &["params", "cases", "exclude", "smoke"];
 
 impl Scenario {
     fn new(file: &Arc<File>, doc: Node, diags: &mut Vec<Diagnostic>) -> Self {
@@ -177,21 +177,22 @@ impl Scenario {
     /// Every variant, with values of device parameters.
     #[must_use]
     pub fn variants_with(&self, values: Values<'_>) -> Vec<Variant> {
-        let all = self.params.combinations(values);
+        let all = self.params.combinations(values, None);
         all.iter().take(MAX_VARIANTS).map(|b| self.variant(b)).collect()
     }
 
     /// Names of all variants, without building them.
     #[must_use]
     pub fn names_with(&self, values: Values<'_>) -> Vec<String> {
-        let all = self.params.combinations(values);
+        let all = self.params.combinations(values, None);
         all.iter().take(MAX_VARIANTS).map(|b| self.test_name(b)).collect()
     }
 
     /// The variant of that full name.
     #[must_use]
     pub fn find(&self, name: &str, values: Values<'_>) -> Option<Variant> {
-        let all = self.params.combinations(values);
+        let variant = name.splitn(3, '@').nth(2).unwrap_or_default();
+        let all = self.params.combinations(values, Some(variant));
         all.iter().find(|b| self.test_name(b) == name).map(|b| self.variant(b))
     }
 
@@ -227,7 +228,7 @@ impl Scenario {
 
     /// Checks every variant and what only all of them together tell.
     fn check(&self, diags: &mut Vec<Diagnostic>) {
-        let combinations = self.params.combinations(&|_| None);
+        let combinations = self.params.combinations(&|_| None, None);
         let span =
             self.doc.get("params").or(self.doc.get("cases")).map_or(self.doc.span, |n| n.span);
         if combinations.len() > MAX_VARIANTS || combinations.is_empty() {
@@ -302,13 +303,13 @@ impl Scenario {
     }
 }
 
-/// Parameters that `when` and `exclude` ask about.
+/// Parameters that `when`, `exclude` and `smoke` ask about.
 fn matched_params(node: &Node, out: &mut BTreeSet<String>) {
     match &node.kind {
         NodeKind::List(items) => items.iter().for_each(|item| matched_params(item, out)),
         NodeKind::Map(entries) => {
             for (key, value) in entries {
-                if matches!(key.text.as_str(), "when" | "exclude") {
+                if matches!(key.text.as_str(), "when" | "exclude" | "smoke") {
                     let keys = super::params::items(value).iter().filter_map(|n| match &n.kind {
                         NodeKind::Map(keys) => Some(keys.iter().map(|(k, _)| k.text.clone())),
                         _ => None,

@@ -211,6 +211,9 @@ impl Lower<'_> {
             let names = ["smoke", "full", "soak"];
             test.tier = self.one_of(node, &names).map_or(Tier::Full, |i| tiers[i]);
         }
+        if self.cx.params.is_smoke(self.cx.bindings) {
+            test.tier = Tier::Smoke;
+        }
         if let Some(node) = map.get("rounds")
             && let Some(rounds) = self.count(node, "rounds", 1_000_000)
         {
