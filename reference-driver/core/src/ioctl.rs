@@ -37,11 +37,24 @@ macro_rules! ioctls {
                 $(row if row == nr::nr($request) => {
                     run::<H, $record>(call, request, $request, arg, $flags, $handler)
                 })+
-                _ => Err(Errno::INVAL),
+                other => Err(refusal(other)),
             }
         }
     };
 }
+
+/// What the DRM core says to a number that nothing here answers. Its own calls that it does not open
+/// to render nodes (no `DRM_RENDER_ALLOW` in `drm_ioctls`, drivers/gpu/drm/drm_ioctl.c: display,
+/// authentication, global names) are refused there by `drm_ioctl_permit`; the rest is unknown.
+const fn refusal(number: u32) -> Errno {
+    match number {
+        0x01..=0x02 | 0x05..=0x07 | 0x0a..=0x0b | 0x10..=0x13 | 0x1e..=0x1f => Errno::ACCES,
+        0x27..=0x28 | 0x2c | 0x3a..=0x3c | 0x3f => Errno::ACCES,
+        0xa0..=0xbe | 0xc6..=0xc9 | 0xce | 0xd0 => Errno::ACCES,
+        _ => Errno::INVAL,
+    }
+}
+
 #[cfg(not(MODULE))]
 ioctls! {
     core:

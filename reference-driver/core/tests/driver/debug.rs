@@ -101,7 +101,12 @@ fn numbers_and_sizes_of_calls() {
     let arg = sim.host().scratch(c.task);
     let rw = ioctl::READ | ioctl::WRITE;
     assert_eq!(call(0x5401, arg), Err(Errno::NOTTY));
-    assert_eq!(call(ioctl::drm(rw, 0x9f, 8), arg), Err(Errno::INVAL));
+    for unknown in [0x03, 0x0e, 0x14, 0x2f, 0x3e, 0x9f, 0xd5, 0xff] {
+        assert_eq!(call(ioctl::drm(rw, unknown, 8), arg), Err(Errno::INVAL), "{unknown:#x}");
+    }
+    for closed in [0x01, 0x02, 0x07, 0x0a, 0x0b, 0x1f, 0x3c, 0x3f, 0xa0, 0xbe, 0xc6, 0xc9, 0xd0] {
+        assert_eq!(call(ioctl::drm(rw, closed, 8), arg), Err(Errno::ACCES), "{closed:#x}");
+    }
     assert_eq!(call(VM_CREATE, 0), Err(Errno::FAULT));
     // A caller of an older interface knows less of the record, one of a newer one more.
     let nr = ioctl::nr(VM_CREATE);
