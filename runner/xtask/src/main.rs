@@ -7,6 +7,7 @@ mod bare;
 mod fuzz;
 mod header;
 mod kernel;
+mod share;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ enum Task {
     Kernel(kernel::KernelArgs),
     /// Build fencepost.ko, its kernel first, for `fencepost vm`
     Kmod(kernel::ModuleArgs),
+    /// Count the driver's lines that user space and the module have in common
+    Share,
     /// Compare core's VA manager with the kernel's drm_gpuvm in a virtual machine, from a seed
     GpuvaCheck(kernel::GpuvaArgs),
 }
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Task::Header => header::task(&root),
         Task::Kernel(args) => kernel::kernel_task(&root, &args),
         Task::Kmod(args) => kernel::module_task(&root, &args),
+        Task::Share => share::task(&root),
         Task::GpuvaCheck(args) => kernel::gpuva_task(&root, &args),
     };
     match result {
