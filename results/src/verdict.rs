@@ -24,9 +24,9 @@ pub enum Verdict {
     Crash,
     /// It took longer than it may.
     Timeout,
-    /// Passed, but the kernel log has a warning.
+    /// Did not fail, but the kernel's log has a warning.
     DmesgWarn,
-    /// Failed, and the kernel log has a warning.
+    /// The kernel's log has a warning and it failed, or the log has worse than a warning.
     DmesgFail,
     /// Was running when the run ended.
     Incomplete,

@@ -39,6 +39,8 @@ pub enum Command {
     Check(CheckArgs),
     /// Run recorded tests again, each with its seed and its scenario as they were
     Replay(ReplayArgs),
+    /// Compare the tests and verdicts of two runs
+    Compare(CompareArgs),
     /// Run any program against the reference driver
     Exec(ExecArgs),
     /// Say what this machine offers, what is missing, and how to get it
@@ -165,6 +167,22 @@ pub struct ReplayArgs {
     /// How to run.
     #[command(flatten)]
     pub conduct: Conduct,
+}
+
+/// `fencepost compare`
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// Folder of the run to compare with
+    #[arg(value_name = "BASE", value_hint = ValueHint::DirPath)]
+    pub base: PathBuf,
+
+    /// Folder of the other run
+    #[arg(value_name = "NEW", value_hint = ValueHint::DirPath)]
+    pub new: PathBuf,
+
+    /// Print a JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `fencepost exec`

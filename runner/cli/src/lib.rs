@@ -9,6 +9,7 @@
 pub mod args;
 mod catalog;
 mod check;
+mod compare;
 mod device;
 mod doctor;
 mod error;
@@ -19,6 +20,8 @@ pub mod front;
 mod fuzz;
 mod generate;
 mod gpuva;
+mod kernel;
+mod klog;
 mod list;
 mod output;
 mod plan;
@@ -76,6 +79,7 @@ fn dispatch(command: Command) -> Result<Status, Error> {
         Command::List(args) => list::command(&args),
         Command::Check(args) => check::command(&args),
         Command::Replay(args) => replay::command(args),
+        Command::Compare(args) => compare::command(&args),
         Command::Exec(args) => exec::command(&args),
         Command::Doctor(args) => doctor::command(&args),
         Command::Schema => generate::schema(),

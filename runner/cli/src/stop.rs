@@ -20,6 +20,8 @@ pub(crate) enum Cause {
     Time(Duration),
     /// The journal cannot be written.
     Journal,
+    /// The machine is not fit to go on: why.
+    Kernel(String),
 }
 
 impl Cause {
@@ -28,6 +30,7 @@ impl Cause {
             Self::Signal(signal) => format!("interrupted by {signal}"),
             Self::Time(limit) => format!("the overall time-out of {limit:?} is over"),
             Self::Journal => "the journal cannot be written".into(),
+            Self::Kernel(why) => why.clone(),
         }
     }
 }

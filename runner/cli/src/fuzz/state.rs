@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use fencepost_fixtures::{DeviceSpec, device};
 
 use crate::error::Error;
-use crate::vm::klog;
+use crate::klog;
 
 /// How long what is being released may take.
 const PATIENCE: Duration = Duration::from_secs(20);

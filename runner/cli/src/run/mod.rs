@@ -32,6 +32,8 @@ pub(crate) use watch::{Job, Watched, watch};
 use crate::args::{Conduct, RunArgs};
 use crate::error::Error;
 use crate::expectations::Expectations;
+use crate::kernel::Kernel;
+use crate::output::complain;
 use crate::plan::{Planned, plan};
 use crate::stop::{Cause, Stop, block_signals, on_signals, on_timeout};
 use report::Reporter;
@@ -89,7 +91,9 @@ pub(crate) fn execute(order: Order) -> Result<Outcome, Error> {
     journal.append(Event::RunStarted(started(&order, &folder))).map_err(Error::Journal)?;
     folder.keep_scenarios(&order.tests)?;
     let stop = Arc::new(Stop::new().map_err(Error::system("create an event descriptor"))?);
+    let kernel = watch_kernel(&order.device);
     let run = Run {
+        kernel,
         reporter: Mutex::new(Reporter::new(&order, folder.path())),
         order,
         folder,
@@ -108,6 +112,8 @@ struct Run {
     stop: Arc<Stop>,
     next: AtomicUsize,
     reporter: Mutex<Reporter>,
+    /// The kernel whose driver is tested.
+    kernel: Option<Mutex<Kernel>>,
 }
 
 impl Run {
@@ -163,6 +169,9 @@ impl Run {
                 })?
             }
         };
+        if test.skip.is_none() {
+            self.look_at_kernel(&test.name, &mut watched)?;
+        }
         self.order.expectations.apply(&test.name, &mut watched.verdict, &mut watched.reason);
         self.journal.append(Event::TestFinished(TestFinished {
             test: test.name.clone(),
@@ -173,6 +182,24 @@ impl Run {
         }))?;
         let mut reporter = self.reporter.lock().unwrap_or_else(|e| e.into_inner());
         reporter.finished(&test.name, &watched);
+        Ok(())
+    }
+
+    /// Lets what the kernel said and became during a test count for it, and ends the run on a machine
+    /// that is not fit to go on.
+    fn look_at_kernel(&self, test: &str, watched: &mut Watched) -> std::io::Result<()> {
+        let Some(kernel) = &self.kernel else { return Ok(()) };
+        let seen = kernel.lock().unwrap_or_else(|e| e.into_inner()).since();
+        if let Some((verdict, reason)) = seen.verdict(watched.verdict) {
+            let own = watched.reason.take().map_or_else(String::new, |own| format!("; {own}"));
+            (watched.verdict, watched.reason) = (verdict, Some(reason + &own));
+            let output = self.folder.output(test);
+            seen.keep(&output)?;
+            watched.output = Some(output);
+        }
+        if let Some(why) = seen.unfit() {
+            self.stop.raise(Cause::Kernel(why));
+        }
         Ok(())
     }
 
@@ -187,6 +214,7 @@ impl Run {
         let totals = summary.totals();
         let circumstances = Circumstances {
             interrupted: matches!(cause, Some(Cause::Signal(_))),
+            aborted: matches!(cause, Some(Cause::Kernel(_))),
             ..Circumstances::default()
         };
         let code = exit_code(&totals, circumstances);
@@ -203,6 +231,20 @@ impl Run {
             summary::print_json(&summary, folder.path(), order.seed, code);
         }
         Ok(Outcome { summary, code })
+    }
+}
+
+/// The kernel's log counts where the device is the kernel's.
+fn watch_kernel(device: &str) -> Option<Mutex<Kernel>> {
+    if !crate::device::is_shared(device) {
+        return None;
+    }
+    match Kernel::watch() {
+        Ok(kernel) => Some(Mutex::new(kernel)),
+        Err(error) => {
+            complain!("the kernel's log cannot be read, tests are judged without it: {error}");
+            None
+        }
     }
 }
 

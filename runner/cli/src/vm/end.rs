@@ -6,7 +6,8 @@
 use fencepost_results::ExitCode;
 
 use super::guest::Status;
-use super::klog::{Kind, Report};
+use crate::kernel::{letters, worrying};
+use crate::klog::{Kind, Report};
 
 /// All that is known at the end of a guest.
 #[derive(Clone, Debug, Default)]
@@ -38,17 +39,6 @@ pub(super) enum End {
     Exited(i32),
 }
 
-/// Taint that does not say that something went wrong: a module from outside the tree, unsigned,
-/// or a test module (Documentation/admin-guide/tainted-kernels.rst: O, E, N).
-const HARMLESS_TAINT: u64 = 1 << 12 | 1 << 13 | 1 << 18;
-/// The letters of the bits from 0 on.
-const TAINT_LETTERS: &str = "PFSRMBUDAWCIOELKXTNJ";
-
-fn letters(taint: u64) -> String {
-    let bits = TAINT_LETTERS.chars().enumerate();
-    bits.filter(|(bit, _)| taint >> bit & 1 == 1).map(|(_, letter)| letter).collect()
-}
-
 /// What the evidence says.
 pub(super) fn judge(evidence: &Evidence) -> End {
     // The worst report is the one to start from; of equals the first.
@@ -61,7 +51,7 @@ pub(super) fn judge(evidence: &Evidence) -> End {
     let Some(status) = &evidence.status else {
         return End::Lost;
     };
-    let taint = status.tainted & !HARMLESS_TAINT;
+    let taint = worrying(status.tainted);
     if taint != 0 {
         return End::Tainted(letters(taint));
     }
@@ -155,10 +145,5 @@ mod tests {
             let end = judge(&evidence);
             assert_eq!((end.verdict(), end.exit_code()), (*verdict, *code), "{evidence:?}");
         }
-    }
-
-    #[test]
-    fn taint_is_said_in_the_kernels_letters() {
-        assert_eq!(letters(1 << 7 | 1 << 9), "DW");
     }
 }

@@ -6,8 +6,7 @@
 mod end;
 pub(crate) mod guest;
 mod initramfs;
-pub(crate) mod klog;
-mod qemu;
+pub(crate) mod qemu;
 
 use std::fs;
 use std::io::{IsTerminal as _, Write as _, stderr};
@@ -18,6 +17,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::error::Error;
+use crate::klog;
 use end::{Evidence, judge};
 use guest::{Module, Plan};
 
