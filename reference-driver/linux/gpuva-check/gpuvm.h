@@ -57,6 +57,9 @@ int fpg_bench(struct fpg *vm, const struct fpg_request *requests, u64 count);
 u64 fpg_now_ns(void);
 void fpg_yield(void);
 
+bool fp_fence_path_begin(void);
+void fp_fence_path_end(bool cookie);
+
 /* the module's file */
 int fpg_start(void);
 void fpg_stop(void);

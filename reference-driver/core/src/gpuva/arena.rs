@@ -3,7 +3,7 @@
 //! Chunks never move and are never given back, so growth copies nothing, and a place that was
 //! reserved once stays available: this is what makes unwinding possible without memory.
 
-use crate::facade::{AllocError, Vec};
+use crate::facade::{AllocError, Box, Vec};
 use core::ops::{Index, IndexMut};
 
 /// No record.
@@ -21,7 +21,7 @@ enum Slot<T> {
 /// Records of one type, `CHUNK` (a power of two) to an allocation.
 #[derive(Debug)]
 pub(super) struct Arena<T, const CHUNK: usize> {
-    chunks: Vec<Vec<Slot<T>>>,
+    chunks: Vec<Box<[Slot<T>; CHUNK]>>,
     /// Head of the free list.
     free: u32,
     free_len: usize,
@@ -45,6 +45,7 @@ impl<T, const CHUNK: usize> Arena<T, CHUNK> {
     }
 
     /// Makes room for `additional` more records.
+    #[inline]
     pub(super) fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
         while self.free_len < additional {
             self.grow()?;
@@ -52,26 +53,34 @@ impl<T, const CHUNK: usize> Arena<T, CHUNK> {
         Ok(())
     }
 
+    #[cold]
     fn grow(&mut self) -> Result<(), AllocError> {
         let first = self.chunks.len() * CHUNK;
         if first + CHUNK > MAX as usize {
             return Err(AllocError);
         }
         self.chunks.reserve(1)?;
-        let mut chunk = Vec::with_capacity(CHUNK)?;
         // Ascending indices come off the list first, so that neighbours in time are neighbours in
         // memory.
-        for index in first..first + CHUNK {
-            let next = if index + 1 < first + CHUNK { index as u32 + 1 } else { self.free };
-            chunk.push(Slot::Free(next))?;
-        }
+        let (mut index, last) = (first, first + CHUNK - 1);
+        let chunk = Box::filled(|| {
+            index += 1;
+            Slot::Free(if index <= last { index as u32 } else { self.free })
+        })?;
         self.chunks.push(chunk)?;
         self.free = first as u32;
         self.free_len += CHUNK;
         Ok(())
     }
 
+    /// The place that [`Arena::insert`] will use, which was reserved.
+    #[inline]
+    pub(super) fn next(&self) -> u32 {
+        self.free
+    }
+
     /// Puts a record into a place that was reserved.
+    #[inline]
     pub(super) fn insert(&mut self, value: T) -> u32 {
         let index = self.free;
         assert!(index != NONE, "the place was reserved before");
@@ -85,6 +94,7 @@ impl<T, const CHUNK: usize> Arena<T, CHUNK> {
     }
 
     /// Takes a record out; its place is free for [`Arena::insert`].
+    #[inline]
     pub(super) fn remove(&mut self, index: u32) -> T {
         let slot = &mut self.chunks[index as usize / CHUNK][index as usize % CHUNK];
         let Slot::Used(value) = core::mem::replace(slot, Slot::Free(self.free)) else {

@@ -6,7 +6,7 @@
 
 use super::arena::NONE;
 use super::ops::{cut, take_out};
-use super::tree::Entry;
+use super::tree::{Entry, Position};
 use super::{Manager, Mapped, Mapping, Object, Op, Span, Unmap, Va};
 use fencepost_uapi::Errno;
 
@@ -55,6 +55,7 @@ pub(super) enum Log {
 }
 
 impl Log {
+    #[inline]
     fn pack(self) -> u32 {
         match self {
             Log::VaAdded(record) => record << 2,
@@ -64,6 +65,7 @@ impl Log {
         }
     }
 
+    #[inline]
     fn unpack(packed: u32) -> Option<Self> {
         let record = packed >> 2;
         (packed != NONE).then_some(match packed & 3 {
@@ -77,6 +79,7 @@ impl Log {
 
 impl<O: Object> Manager<O> {
     /// The link behind an entry of a log.
+    #[inline]
     fn link_of(&mut self, entry: Log) -> &mut u32 {
         match entry {
             Log::VaAdded(record) => &mut self.vas[record].log[0],
@@ -101,42 +104,89 @@ impl<O: Object> Manager<O> {
         self.push(&mut changes.head, entry);
     }
 
-    /// Puts a VA record into the tree and its object's list.
-    fn attach(&mut self, va: u32) {
-        self.vas[va].in_tree = true;
-        self.tree.insert(Entry { span: self.vas[va].span, record: va });
-        self.link(va);
+    /// Puts a VA record, which was taken out, back into the tree and its object's list.
+    fn attach(&mut self, record: u32) {
+        let va = &mut self.vas[record];
+        va.in_tree = true;
+        let (span, object) = (va.span, va.object);
+        let before = self.append(object, record);
+        let va = &mut self.vas[record];
+        (va.before, va.after) = (before, NONE);
+        self.tree.insert(Entry { span, record });
     }
 
     /// Takes a VA record out of the tree and its object's list; the record stays.
-    fn detach(&mut self, va: u32) {
-        self.vas[va].in_tree = false;
-        let entry = self.tree.remove(self.vas[va].span.start);
-        assert!(entry.record == va, "the tree names this record");
-        self.unlink(va);
+    fn detach(&mut self, record: u32) {
+        let va = &mut self.vas[record];
+        va.in_tree = false;
+        let (start, object, neighbours) = (va.span.start, va.object, [va.before, va.after]);
+        let entry = self.tree.remove(start);
+        assert!(entry.record == record, "the tree names this record");
+        self.unlink(object, neighbours);
     }
 
-    fn add(&mut self, va: Va, changes: &mut Changes) {
-        if va.object != NONE {
-            self.objects[va.object].refs += 1;
+    /// Makes the record of a new VA, which is on its object's list and in the log; the caller puts
+    /// it into the tree.
+    #[inline]
+    fn add(&mut self, new: &Mapping<u32>, changes: &mut Changes) -> Entry {
+        let record = self.vas.next();
+        let object = new.object.unwrap_or(NONE);
+        if object != NONE {
+            self.objects[object].refs += 1;
         }
-        let record = self.vas.insert(va);
-        self.attach(record);
-        self.log(changes, Log::VaAdded(record));
+        let before = self.append(object, record);
+        let next = core::mem::replace(&mut changes.head, Log::VaAdded(record).pack());
+        let Mapping { span, offset, attrs, .. } = *new;
+        let (after, log, in_tree) = (NONE, [next, NONE], true);
+        self.vas.insert(Va { span, offset, attrs, object, before, after, log, in_tree });
+        Entry { span, record }
     }
 
-    fn take(&mut self, va: u32, changes: &mut Changes) {
-        self.detach(va);
-        self.log(changes, Log::VaRemoved(va));
+    /// Takes a VA record off its object's list and logs that; the caller takes it out of the tree.
+    #[inline]
+    fn take(&mut self, record: u32, changes: &mut Changes) {
+        let va = &mut self.vas[record];
+        va.in_tree = false;
+        va.log[1] = core::mem::replace(&mut changes.head, Log::VaRemoved(record).pack());
+        let (object, neighbours) = (va.object, [va.before, va.after]);
+        self.unlink(object, neighbours);
     }
 
-    /// Adds the part of `old`, which was taken out, that lies in `span`.
-    fn add_part(&mut self, old: &Va, span: Span, changes: &mut Changes) {
-        let delta = if old.object == NONE { 0 } else { span.start - old.span.start };
-        self.add(Va { span, offset: old.offset + delta, ..*old }, changes);
+    /// What a VA maps, with its object's record.
+    fn raw(&self, record: u32) -> Mapping<u32> {
+        let Va { span, offset, attrs, object, .. } = self.vas[record];
+        Mapping { span, object: (object != NONE).then_some(object), offset, attrs }
+    }
+
+    /// Puts pieces of a mapping in its place. Returns where what comes behind it stands, unless
+    /// that must be looked for.
+    #[inline]
+    fn replace(
+        &mut self,
+        position: Position,
+        entry: Entry,
+        pieces: [Option<Span>; 2],
+        changes: &mut Changes,
+    ) -> Option<Position> {
+        if pieces == [None; 2] {
+            self.take(entry.record, changes);
+            return self.tree.remove_at(position, entry.span.start).then_some(position);
+        }
+        let old = self.raw(entry.record);
+        self.take(entry.record, changes);
+        let mut place = Some(position);
+        for piece in pieces.into_iter().flatten() {
+            let new = self.add(&old.part(piece), changes);
+            match place.take() {
+                Some(position) => self.tree.replace_at(position, new),
+                None => self.tree.insert(new),
+            }
+        }
+        None
     }
 
     /// Takes out everything in `span`, splitting at its edges. Room for two VAs was reserved.
+    #[inline]
     pub(super) fn clear_way(
         &mut self,
         span: Span,
@@ -144,21 +194,18 @@ impl<O: Object> Manager<O> {
         changes: &mut Changes,
         mut each: impl FnMut(&Op<&O>),
     ) {
-        let mut from = span.start;
-        while let Some(entry) = self.tree.first_after_to_change(from) {
-            if entry.span.start >= span.end {
-                break;
-            }
-            each(&take_out(self.view(entry.record), span, map));
-            self.take(entry.record, changes);
-            for piece in cut(entry.span, span).into_iter().flatten() {
-                let old = self.vas[entry.record];
-                self.add_part(&old, piece, changes);
-            }
+        let mut found = self.tree.seek_to_change(span.start);
+        while let Some((position, entry)) = found.filter(|(_, entry)| entry.span.start < span.end) {
+            let pieces = cut(entry.span, span);
+            each(&take_out(self.view(entry.record), pieces, map));
+            let behind = self.replace(position, entry, pieces, changes);
             if entry.span.end >= span.end {
                 break;
             }
-            from = entry.span.end;
+            found = match behind {
+                Some(position) => self.tree.at(position),
+                None => self.tree.seek(entry.span.end),
+            };
         }
     }
 
@@ -181,12 +228,11 @@ impl<O: Object> Manager<O> {
         self.reserve_object()?;
         self.clear_way(request.span, Some(request), changes, &mut each);
         each(&Op::Map(*request));
-        let Mapping { span, object, offset, attrs } = *request;
-        let (object, offset) = match object {
-            Some(object) => (self.obtain(object), offset),
-            None => (NONE, 0),
-        };
-        self.add(Va::new(span, object, offset, attrs), changes);
+        let object = request.object.map(|object| self.obtain(object));
+        let offset = if object.is_some() { request.offset } else { 0 };
+        let Mapping { span, attrs, .. } = *request;
+        let new = self.add(&Mapping { span, object, offset, attrs }, changes);
+        self.tree.insert(new);
         Ok(Mapped { in_sparse })
     }
 
@@ -213,6 +259,7 @@ impl<O: Object> Manager<O> {
         loop {
             let Some(va) = self.vas_of(id).next() else { break };
             each(&Op::Unmap(Unmap { mapping: self.view(va), keep: false }));
+            self.tree.remove(self.vas[va].span.start);
             self.take(va, changes);
         }
     }
@@ -255,21 +302,24 @@ impl<O: Object> Manager<O> {
         changes: &mut Changes,
         each: &mut impl FnMut(&Op<&O>),
     ) {
-        let old = self.vas[entry.record];
-        let inner = entry.span.clip(span);
+        let (inner, pieces) = (entry.span.clip(span), cut(entry.span, span));
         let mut mapping = self.view(entry.record);
         if inner != entry.span {
-            each(&take_out(mapping, span, None));
+            each(&take_out(mapping, pieces, None));
             each(&Op::Map(mapping.part(inner)));
         }
         (mapping.span, mapping.attrs.preferred) = (inner, preferred);
         each(&Op::Madvise(mapping));
-        let attrs = mapping.attrs;
+        let old = self.raw(entry.record);
+        self.tree.remove(entry.span.start);
         self.take(entry.record, changes);
-        for piece in cut(entry.span, span).into_iter().flatten() {
-            self.add_part(&old, piece, changes);
+        for piece in pieces.into_iter().flatten() {
+            let new = self.add(&old.part(piece), changes);
+            self.tree.insert(new);
         }
-        self.add(Va { span: inner, attrs, ..old }, changes);
+        let attrs = super::Attrs { preferred, ..old.attrs };
+        let new = self.add(&Mapping { span: inner, attrs, ..old }, changes);
+        self.tree.insert(new);
     }
 
     /// Undoes the changes of a call, newest first; nothing else may have changed the VA space
@@ -280,9 +330,8 @@ impl<O: Object> Manager<O> {
             match entry {
                 Log::VaAdded(va) => {
                     self.detach(va);
-                    if let Some(object) = self.free_va(va) {
-                        dropped(object);
-                    }
+                    let va = self.vas.remove(va);
+                    self.put(&va, &mut dropped);
                 }
                 Log::VaRemoved(va) => self.attach(va),
                 Log::RegionAdded(region) => self.free_region(region),
@@ -295,10 +344,13 @@ impl<O: Object> Manager<O> {
     pub fn seal(&mut self, changes: Changes) -> Removed {
         let Changes { mut head } = changes;
         let mut removed = Removed { head: NONE };
-        while let Some(entry) = self.pop(&mut head) {
+        while let Some(entry) = Log::unpack(head) {
+            let link = self.link_of(entry);
+            let next = *link;
             if matches!(entry, Log::VaRemoved(_) | Log::RegionDirtied(_)) {
-                self.push(&mut removed.head, entry);
+                *link = core::mem::replace(&mut removed.head, head);
             }
+            head = next;
         }
         removed
     }
@@ -307,26 +359,20 @@ impl<O: Object> Manager<O> {
     /// without a VA left go to `dropped`.
     pub fn release(&mut self, removed: Removed, mut dropped: impl FnMut(O)) {
         let Removed { mut head } = removed;
-        while let Some(entry) = self.pop(&mut head) {
+        while let Some(entry) = Log::unpack(head) {
             match entry {
                 Log::VaRemoved(va) => {
-                    if let Some(object) = self.free_va(va) {
-                        dropped(object);
-                    }
+                    let va = self.vas.remove(va);
+                    assert!(!va.in_tree, "a freed VA was taken out of the tree before");
+                    head = va.log[1];
+                    self.put(&va, &mut dropped);
                 }
-                Log::RegionDirtied(region) => self.free_region(region),
+                Log::RegionDirtied(region) => {
+                    head = self.regions[region].log[1];
+                    self.free_region(region);
+                }
                 Log::VaAdded(_) | Log::RegionAdded(_) => unreachable!("seal keeps removals only"),
             }
-        }
-    }
-
-    fn free_va(&mut self, va: u32) -> Option<O> {
-        let Va { object, in_tree, .. } = self.vas.remove(va);
-        assert!(!in_tree, "a freed VA was taken out of the tree before");
-        if object == NONE {
-            None
-        } else {
-            self.put(object)
         }
     }
 
@@ -345,12 +391,5 @@ impl<O: Object> Manager<O> {
         }
         let removed = self.seal(changes);
         self.release(removed, &mut dropped);
-    }
-}
-
-impl Va {
-    fn new(span: Span, object: u32, offset: u64, attrs: super::Attrs) -> Self {
-        let (before, after, log) = (NONE, NONE, [NONE; 2]);
-        Self { span, offset, attrs, object, before, after, log, in_tree: false }
     }
 }

@@ -269,6 +269,7 @@ impl<O: Object> Manager<O> {
         Some(self.view(entry.record))
     }
 
+    #[inline]
     fn view(&self, va: u32) -> Mapping<&O> {
         let Va { span, offset, attrs, object, .. } = self.vas[va];
         let object = (object != NONE).then(|| &self.objects[object].object);

@@ -5,7 +5,7 @@
 
 use super::arena::NONE;
 use super::tree::Entry;
-use super::{Manager, Object, Span};
+use super::{Manager, Object, Span, Va};
 use crate::facade::AllocError;
 
 /// List of the VAs of one object.
@@ -22,8 +22,7 @@ pub(super) struct ObjectVas<O> {
 impl<O: Object> Manager<O> {
     /// The record of an object, by its id.
     pub(super) fn object_vas(&self, id: u64) -> Option<u32> {
-        let entry = self.object_tree.first_after(id)?;
-        (entry.span.start == id).then_some(entry.record)
+        self.object_tree.get(id).map(|entry| entry.record)
     }
 
     /// Reserves what [`Manager::obtain`] needs.
@@ -44,26 +43,31 @@ impl<O: Object> Manager<O> {
         record
     }
 
-    /// Drops one VA's reference; the object itself goes to the caller with the last one.
-    pub(super) fn put(&mut self, record: u32) -> Option<O> {
-        let vas = &mut self.objects[record];
-        vas.refs -= 1;
-        if vas.refs > 0 {
-            return None;
-        }
-        assert!(vas.first == NONE, "a VA in the tree keeps its object");
-        let vas = self.objects.remove(record);
-        self.object_tree.remove(vas.object.id());
-        Some(vas.object)
-    }
-
-    /// Appends a VA to its object's list.
-    pub(super) fn link(&mut self, va: u32) {
-        let record = self.vas[va].object;
-        if record == NONE {
+    /// Drops the reference of a VA whose record is gone; the object goes to the caller with the
+    /// last one.
+    #[inline]
+    pub(super) fn put(&mut self, va: &Va, dropped: &mut impl FnMut(O)) {
+        if va.object == NONE {
             return;
         }
-        let list = &mut self.objects[record];
+        let vas = &mut self.objects[va.object];
+        vas.refs -= 1;
+        if vas.refs > 0 {
+            return;
+        }
+        assert!(vas.first == NONE, "a VA in the tree keeps its object");
+        let vas = self.objects.remove(va.object);
+        self.object_tree.remove(vas.object.id());
+        dropped(vas.object);
+    }
+
+    /// Appends a VA to the list of an object, if it has one, and returns the VA before it.
+    #[inline]
+    pub(super) fn append(&mut self, object: u32, va: u32) -> u32 {
+        if object == NONE {
+            return NONE;
+        }
+        let list = &mut self.objects[object];
         let last = core::mem::replace(&mut list.last, va);
         list.object.linked();
         if last == NONE {
@@ -71,25 +75,27 @@ impl<O: Object> Manager<O> {
         } else {
             self.vas[last].after = va;
         }
-        (self.vas[va].before, self.vas[va].after) = (last, NONE);
+        last
     }
 
-    /// Takes a VA out of its object's list.
-    pub(super) fn unlink(&mut self, va: u32) {
-        let (record, before, after) =
-            (self.vas[va].object, self.vas[va].before, self.vas[va].after);
-        if record == NONE {
+    /// Takes a VA with these neighbours out of the list of an object, if it has one.
+    #[inline]
+    pub(super) fn unlink(&mut self, object: u32, [before, after]: [u32; 2]) {
+        if object == NONE {
             return;
         }
-        self.objects[record].object.unlinked();
+        let list = &mut self.objects[object];
+        list.object.unlinked();
         if before == NONE {
-            self.objects[record].first = after;
-        } else {
-            self.vas[before].after = after;
+            list.first = after;
         }
         if after == NONE {
-            self.objects[record].last = before;
-        } else {
+            list.last = before;
+        }
+        if before != NONE {
+            self.vas[before].after = after;
+        }
+        if after != NONE {
             self.vas[after].before = before;
         }
     }

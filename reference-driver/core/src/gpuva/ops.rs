@@ -87,6 +87,7 @@ impl<O: Clone> Unmap<&O> {
 }
 
 /// What stays of `old` before and behind `request`, which overlaps it.
+#[inline]
 pub(super) fn cut(old: Span, request: Span) -> [Option<Span>; 2] {
     [
         (old.start < request.start).then_some(Span::new(old.start, request.start)),
@@ -103,14 +104,16 @@ fn keep<O: Object>(old: &Mapping<&O>, new: &Mapping<&O>) -> bool {
     same && old.span.start.wrapping_sub(new.span.start) == old.offset.wrapping_sub(new.offset)
 }
 
-/// The operation that takes `old` out of the way of `request`; `map` is what comes there.
+/// The operation that takes `old` out of the way of a request, so that the pieces given by [`cut`]
+/// stay; `map` is what comes there.
+#[inline]
 pub(super) fn take_out<'a, O: Object>(
     old: Mapping<&'a O>,
-    request: Span,
+    pieces: [Option<Span>; 2],
     map: Option<&Mapping<&O>>,
 ) -> Op<&'a O> {
     let unmap = Unmap { mapping: old, keep: map.is_some_and(|map| keep(&old, map)) };
-    match cut(old.span, request) {
+    match pieces {
         [None, None] => Op::Unmap(unmap),
         [prev, next] => {
             let piece = |span: Option<Span>| span.map(|span| old.part(span));
@@ -136,7 +139,7 @@ impl<O: Object> Manager<O> {
         self.check_map(request)?;
         let mut list = Vec::new();
         for old in self.iter(request.span) {
-            list.push(take_out(old, request.span, Some(request)).cloned())?;
+            list.push(take_out(old, cut(old.span, request.span), Some(request)).cloned())?;
         }
         list.push(Op::Map(request.cloned()))?;
         Ok(list)
@@ -150,7 +153,7 @@ impl<O: Object> Manager<O> {
         self.check(span)?;
         let mut list = Vec::new();
         for old in self.iter(span) {
-            list.push(take_out(old, span, None).cloned())?;
+            list.push(take_out(old, cut(old.span, span), None).cloned())?;
         }
         Ok(list)
     }
@@ -205,7 +208,7 @@ impl<O: Object> Manager<O> {
         let mut list = Vec::new();
         for old in self.iter(span).filter(|old| old.object.is_none()) {
             if !span.contains(old.span) {
-                list.push(take_out(old, span, None).cloned())?;
+                list.push(take_out(old, cut(old.span, span), None).cloned())?;
                 list.push(Op::Map(old.part(old.span.clip(span)).cloned()))?;
             }
         }

@@ -1,6 +1,7 @@
 //! The invariants of the tree, checked by walking all of it.
 
 use super::super::arena::NONE;
+use super::super::Span;
 use super::node::{Inner, Leaf};
 use super::{nodes_for, Tree};
 
@@ -46,7 +47,7 @@ impl Tree {
         assert_eq!(leaf.prev, seen.last, "leaves are linked in order");
         assert!(seen.last == NONE || self.leaves[seen.last].next == id, "both ways");
         for i in 0..leaf.len {
-            let (start, end) = (leaf.start[i], leaf.end[i]);
+            let Span { start, end } = leaf.entry(i).span;
             assert!(start < end && seen.end <= start, "ranges ascend and are disjoint");
             assert!(low <= start && start < high, "a range stands under its key");
             seen.end = end;

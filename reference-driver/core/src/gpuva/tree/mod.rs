@@ -28,7 +28,8 @@ pub(super) struct Entry {
     pub(super) record: u32,
 }
 
-/// The way from the root to a leaf: inner nodes and which child was taken.
+/// The way from the root to a leaf: inner nodes and which child was taken. Needed only where nodes
+/// split or join.
 struct Path {
     steps: [(u32, usize); MAX_HEIGHT],
     len: usize,
@@ -70,8 +71,11 @@ pub(super) struct Tree {
     len: usize,
     /// Number of ranges for which nodes were reserved.
     reserved: usize,
-    /// The leaf that was looked at last, or [`NONE`]: what follows a look is mostly a change there.
+    /// Where the last look began, or [`NONE`] after a change of nodes: what follows a look is
+    /// mostly a change there.
     finger: u32,
+    /// The address that it looked for, which belongs to that leaf.
+    finger_key: u64,
 }
 
 impl Tree {
@@ -85,6 +89,7 @@ impl Tree {
             len: 0,
             reserved: 0,
             finger: NONE,
+            finger_key: 0,
         }
     }
 
@@ -94,11 +99,17 @@ impl Tree {
     }
 
     /// Makes sure that `additional` more ranges, and any change meanwhile, need no memory.
+    #[inline]
     pub(super) fn reserve(&mut self, additional: usize) -> Result<(), AllocError> {
         let ranges = self.len + additional;
         if ranges <= self.reserved {
             return Ok(());
         }
+        self.grow(ranges)
+    }
+
+    #[cold]
+    fn grow(&mut self, ranges: usize) -> Result<(), AllocError> {
         let (leaves, inners) = nodes_for(ranges);
         self.leaves.reserve(leaves.saturating_sub(self.leaves.len()))?;
         self.inners.reserve(inners.saturating_sub(self.inners.len()))?;
@@ -111,6 +122,8 @@ impl Tree {
         self.len + additional <= self.reserved
     }
 
+    /// The leaf to which a range that starts at `key` belongs. The tree is not empty.
+    #[inline]
     fn leaf_of(&self, key: u64) -> u32 {
         let mut node = self.root;
         for _ in 0..self.height {
@@ -120,15 +133,18 @@ impl Tree {
         node
     }
 
-    /// The leaf looked at last, if `key` lies between its first and last range: then it belongs
-    /// there whatever the keys above are.
-    fn finger_at(&mut self, key: u64) -> Option<&mut Leaf> {
-        if self.finger == NONE {
-            return None;
+    /// The same, by the last look if that tells: `key` was looked for, or lies between two ranges
+    /// of that leaf.
+    #[inline]
+    fn leaf_near(&self, key: u64) -> u32 {
+        if self.finger != NONE {
+            let leaf = &self.leaves[self.finger];
+            let within = || leaf.len > 0 && leaf.start(0) <= key && key <= leaf.start(leaf.len - 1);
+            if key == self.finger_key || within() {
+                return self.finger;
+            }
         }
-        let leaf = &mut self.leaves[self.finger];
-        let within = leaf.start[0] <= key && key <= leaf.start[leaf.len - 1];
-        within.then_some(leaf)
+        self.leaf_of(key)
     }
 
     fn path_to(&self, key: u64) -> (u32, Path) {
@@ -142,88 +158,116 @@ impl Tree {
         (node, path)
     }
 
-    /// The first range that ends above `addr`, where it stands.
-    pub(super) fn seek(&self, addr: u64) -> Option<Position> {
+    /// The first range that ends above `addr`, and where it stands.
+    #[inline]
+    pub(super) fn seek(&self, addr: u64) -> Option<(Position, Entry)> {
         if self.root == NONE {
             return None;
         }
-        let leaf = self.leaf_of(addr);
+        self.seek_from(self.leaf_of(addr), addr)
+    }
+
+    /// The same from the leaf to which `addr` belongs.
+    #[inline]
+    fn seek_from(&self, leaf: u32, addr: u64) -> Option<(Position, Entry)> {
         let node = &self.leaves[leaf];
         let rank = node.rank(addr);
         let before = match rank.checked_sub(1) {
-            Some(at) => Some(Position { leaf, at }),
+            Some(at) => Some((Position { leaf, at }, node.entry(at))),
             // Keys are lower bounds: the range before may reach beyond the key of this leaf.
             None if node.prev == NONE => None,
-            None => Some(Position { leaf: node.prev, at: self.leaves[node.prev].len - 1 }),
+            None => {
+                let last = self.leaves[node.prev].len - 1;
+                self.at(Position { leaf: node.prev, at: last })
+            }
         };
         match before {
-            Some(before) if self.entry(before).span.end > addr => Some(before),
-            _ => self.settle(Position { leaf, at: rank }),
+            Some((_, entry)) if entry.span.end > addr => before,
+            _ => self.at(Position { leaf, at: rank }),
         }
     }
 
-    /// A position one past the end of a leaf is the first of the next leaf.
-    fn settle(&self, position: Position) -> Option<Position> {
+    /// What stands at a position; one past the end of a leaf is the first of the next leaf.
+    #[inline]
+    pub(super) fn at(&self, position: Position) -> Option<(Position, Entry)> {
         let leaf = &self.leaves[position.leaf];
         if position.at < leaf.len {
-            return Some(position);
+            return Some((position, leaf.entry(position.at)));
         }
-        (leaf.next != NONE).then_some(Position { leaf: leaf.next, at: 0 })
+        if leaf.next == NONE {
+            return None;
+        }
+        let position = Position { leaf: leaf.next, at: 0 };
+        Some((position, self.leaves[position.leaf].entry(0)))
     }
 
-    /// The position after this one.
-    pub(super) fn next(&self, position: Position) -> Option<Position> {
-        self.settle(Position { at: position.at + 1, ..position })
+    /// What stands behind a position.
+    #[inline]
+    pub(super) fn after(&self, position: Position) -> Option<(Position, Entry)> {
+        self.at(Position { at: position.at + 1, ..position })
     }
 
-    /// The entry at a position, which no change may have come by.
-    pub(super) fn entry(&self, position: Position) -> Entry {
-        self.leaves[position.leaf].entry(position.at)
+    /// The same as [`Tree::seek`], by a caller who will change the tree there.
+    #[inline]
+    pub(super) fn seek_to_change(&mut self, addr: u64) -> Option<(Position, Entry)> {
+        if self.root == NONE {
+            return None;
+        }
+        (self.finger, self.finger_key) = (self.leaf_of(addr), addr);
+        self.seek_from(self.finger, addr)
     }
 
-    /// The same, by a caller who will change the tree there.
-    pub(super) fn first_after_to_change(&mut self, addr: u64) -> Option<Entry> {
-        let position = self.seek(addr)?;
-        self.finger = position.leaf;
-        Some(self.entry(position))
+    /// The range that starts at `start`, if there is one.
+    #[inline]
+    pub(super) fn get(&self, start: u64) -> Option<Entry> {
+        if self.root == NONE {
+            return None;
+        }
+        let leaf = &self.leaves[self.leaf_of(start)];
+        let at = leaf.rank(start).checked_sub(1)?;
+        Some(leaf.entry(at)).filter(|entry| entry.span.start == start)
     }
 
     /// The first range that ends above `addr`.
     pub(super) fn first_after(&self, addr: u64) -> Option<Entry> {
-        self.seek(addr).map(|position| self.entry(position))
+        self.seek(addr).map(|(_, entry)| entry)
     }
 
     /// The ranges that overlap `span`, ascending.
     pub(super) fn iter(&self, span: Span) -> impl Iterator<Item = Entry> + '_ {
-        let mut position = self.seek(span.start);
+        let mut next = self.seek(span.start);
         core::iter::from_fn(move || {
-            let entry = self.entry(position?);
-            position = self.next(position?);
-            (entry.span.start < span.end).then_some(entry)
+            let (position, entry) = next.filter(|(_, entry)| entry.span.start < span.end)?;
+            next = self.after(position);
+            Some(entry)
         })
     }
 
     /// Adds a range, which overlaps none; room was reserved.
+    #[inline]
     pub(super) fn insert(&mut self, entry: Entry) {
         self.len += 1;
         if self.root == NONE {
             self.root = self.leaves.insert(Leaf::EMPTY);
         }
         let key = entry.span.start;
-        if let Some(leaf) = self.finger_at(key).filter(|leaf| leaf.len < Leaf::CAP) {
-            leaf.insert(leaf.rank(key), entry);
-            return;
-        }
-        let (leaf_id, mut path) = self.path_to(key);
+        let leaf_id = self.leaf_near(key);
         let leaf = &mut self.leaves[leaf_id];
-        let at = leaf.rank(key);
-        debug_assert!(at == 0 || leaf.end[at - 1] <= key, "ranges are disjoint");
-        debug_assert!(at == leaf.len || entry.span.end <= leaf.start[at], "ranges are disjoint");
         if leaf.len < Leaf::CAP {
+            let at = leaf.rank(key);
+            debug_assert!(at == 0 || leaf.entry(at - 1).span.end <= key, "ranges are disjoint");
+            debug_assert!(at == leaf.len || entry.span.end <= leaf.start(at), "they are disjoint");
             leaf.insert(at, entry);
-            self.finger = leaf_id;
-            return;
+        } else {
+            self.insert_by_split(entry);
         }
+    }
+
+    /// The same where the leaf is full.
+    #[cold]
+    fn insert_by_split(&mut self, entry: Entry) {
+        let (leaf_id, mut path) = self.path_to(entry.span.start);
+        let at = self.leaves[leaf_id].rank(entry.span.start);
         self.finger = NONE;
         let (mut key, mut child) = self.split_leaf(leaf_id, at, entry);
         while let Some((inner_id, at)) = path.pop() {
@@ -252,7 +296,7 @@ impl Tree {
             right.insert(at - Leaf::CAP / 2, entry);
         }
         (right.prev, right.next) = (left_id, left.next);
-        let (key, after) = (right.start[0], right.next);
+        let (key, after) = (right.start(0), right.next);
         let right_id = self.leaves.insert(right);
         self.leaves[left_id].next = right_id;
         if after != NONE {
@@ -274,20 +318,56 @@ impl Tree {
         (key, self.inners.insert(right))
     }
 
+    /// Whether a leaf can lose a range as it is.
+    #[inline]
+    fn can_lose(&self, leaf: u32) -> bool {
+        self.leaves[leaf].len > if self.height > 0 { Leaf::MIN } else { 1 }
+    }
+
     /// Takes out the range that starts at `start`.
+    #[inline]
     pub(super) fn remove(&mut self, start: u64) -> Entry {
-        if let Some(leaf) = self.finger_at(start).filter(|leaf| leaf.len > Leaf::MIN) {
-            let at = leaf.find(start);
-            let entry = leaf.entry(at);
-            leaf.remove(at);
+        let leaf_id = self.leaf_near(start);
+        let at = self.leaves[leaf_id].find(start);
+        let entry = self.leaves[leaf_id].entry(at);
+        self.remove_at(Position { leaf: leaf_id, at }, start);
+        entry
+    }
+
+    /// Takes out the range at a position, which starts at `start`. The position names what comes
+    /// behind it then, unless nodes were joined, which gives `false`.
+    #[inline]
+    pub(super) fn remove_at(&mut self, position: Position, start: u64) -> bool {
+        if self.can_lose(position.leaf) {
+            self.leaves[position.leaf].remove(position.at);
             self.len -= 1;
-            return entry;
+            return true;
         }
+        self.remove_by_join(start);
+        false
+    }
+
+    /// Puts a range in the place of the one at a position, within which it lies.
+    #[inline]
+    pub(super) fn replace_at(&mut self, position: Position, entry: Entry) {
+        let leaf = &mut self.leaves[position.leaf];
+        let old = leaf.start(position.at);
+        // A start that moves up may come above the key of the next leaf, unless there is a range
+        // behind it in this one.
+        if entry.span.start == old || position.at + 1 < leaf.len {
+            leaf.replace(position.at, entry);
+        } else {
+            self.remove_at(position, old);
+            self.insert(entry);
+        }
+    }
+
+    /// Takes out a range from a leaf that has too few then.
+    #[cold]
+    fn remove_by_join(&mut self, start: u64) {
         let (leaf_id, mut path) = self.path_to(start);
         let leaf = &mut self.leaves[leaf_id];
-        let at = leaf.find(start);
-        let entry = leaf.entry(at);
-        leaf.remove(at);
+        leaf.remove(leaf.find(start));
         self.finger = NONE;
         let mut short = leaf.len < Leaf::MIN;
         self.len -= 1;
@@ -304,7 +384,6 @@ impl Tree {
             short = self.inners[parent].len < Inner::MIN;
         }
         self.lower_root();
-        entry
     }
 
     /// Drops a root with one child only, or an empty one.
@@ -334,7 +413,7 @@ impl Tree {
             }
             self.inners[parent].remove(at + 1);
         } else {
-            self.inners[parent].key[at + 1] = right.start[0];
+            self.inners[parent].key[at + 1] = right.start(0);
             self.leaves[right_id] = right;
         }
         self.leaves[left_id] = left;
