@@ -59,11 +59,17 @@ fn spread<T: Copy>(
     }
 }
 
+/// The lowest bit of number `n` of an order.
+#[inline]
+fn bit(n: usize) -> usize {
+    (n & 15) * 4
+}
+
 /// The bits of the first `n` numbers of an order.
 #[inline]
 fn first(n: usize) -> u64 {
     if n < Leaf::CAP {
-        (1 << (4 * n)) - 1
+        (1 << bit(n)) - 1
     } else {
         u64::MAX
     }
@@ -89,7 +95,7 @@ impl Leaf {
     /// The place of the range number `at`, or of a free one behind the last.
     #[inline]
     fn place(&self, at: usize) -> usize {
-        (self.order >> (4 * at) & 15) as usize
+        (self.order >> bit(at) & 15) as usize
     }
 
     /// Where the range number `at` starts.
@@ -101,16 +107,15 @@ impl Leaf {
     /// Number of ranges that start at or below `key`.
     #[inline]
     pub(super) fn rank(&self, key: u64) -> usize {
-        let (mut low, mut high) = (0, self.len);
-        while low < high {
-            let middle = (low + high) / 2;
-            if self.start(middle) <= key {
-                low = middle + 1;
-            } else {
-                high = middle;
+        let mut rank = 0;
+        // A binary search of fixed length, so that it unrolls.
+        for step in [8, 4, 2, 1, 1] {
+            let next = rank + step;
+            if next <= self.len && self.start(next - 1) <= key {
+                rank = next;
             }
         }
-        low
+        rank
     }
 
     /// Which range starts at `start`.
@@ -126,7 +131,7 @@ impl Leaf {
         let place = self.place(self.len);
         let moved = self.order & first(self.len) & !first(at);
         let rest = self.order & !first(self.len + 1);
-        self.order = self.order & first(at) | (place as u64) << (4 * at) | moved << 4 | rest;
+        self.order = self.order & first(at) | (place as u64) << bit(at) | moved << 4 | rest;
         self.len += 1;
         self.set(place, entry);
     }
@@ -138,7 +143,7 @@ impl Leaf {
         let moved = self.order & first(self.len) & !first(at + 1);
         let rest = self.order & !first(self.len);
         self.len -= 1;
-        self.order = self.order & first(at) | moved >> 4 | place << (4 * self.len) | rest;
+        self.order = self.order & first(at) | moved >> 4 | place << bit(self.len) | rest;
     }
 
     /// Puts another range in the place of number `at`, which keeps the order.
@@ -186,7 +191,14 @@ impl Inner {
     /// Which child holds `key`.
     #[inline]
     pub(super) fn place(&self, key: u64) -> usize {
-        self.key[1..self.len].partition_point(|lowest| *lowest <= key)
+        let mut place = 0;
+        for step in [16, 8, 4, 2, 1] {
+            let next = place + step;
+            if next < self.len && self.key[next] <= key {
+                place = next;
+            }
+        }
+        place
     }
 
     pub(super) fn insert(&mut self, at: usize, key: u64, child: u32) {
