@@ -6,7 +6,7 @@
 
 use crate::lang::ast::Tier;
 use crate::lang::{Diagnostics, Source, Variant, load, parse};
-use fencepost_fixtures::device::{Caps, abi};
+use fencepost_fixtures::device::{Caps, abi, kernel};
 use std::time::Duration;
 
 /// A test.
@@ -74,7 +74,10 @@ pub fn find(file: &str, text: &str, test: &str) -> Result<Option<Variant>, Diagn
 
 /// Values of device parameters.
 fn device_values(source: Source) -> Option<Vec<String>> {
+    let names = |prefix| kernel::cases(prefix).into_iter().map(|(name, _)| name).collect();
     match source {
+        Source::KernelNodes => Some(names("nodes/")),
+        Source::KernelUnload => Some(names("unload/")),
         Source::AbiCases => Some(abi::cases().into_iter().map(|case| case.name).collect()),
     }
 }

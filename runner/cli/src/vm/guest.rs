@@ -127,6 +127,11 @@ fn mounts() -> io::Result<()> {
     }
     // Programs expect shared memory; a kernel without the folder in devtmpfs still has tmpfs.
     fs::create_dir_all("/dev/shm")?;
+    let groups = Path::new("/sys/fs/cgroup");
+    if groups.is_dir() {
+        // A kernel without control groups is one of those that users bring.
+        let _ = mount(Some("cgroup2"), groups, Some("cgroup2"), MsFlags::empty(), None::<&str>);
+    }
     mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     Ok(())
 }
@@ -151,6 +156,12 @@ fn run(plan: &Plan) -> io::Result<ExitStatus> {
         plan.command.split_first().ok_or_else(|| io::Error::other("no program"))?;
     let mut command = Command::new(program);
     command.args(arguments).current_dir("/tmp").env("HOME", "/tmp").env("PATH", "/bin");
+    if let Some(module) = plan.modules.first() {
+        // The module under test, for tests that load it again.
+        let Module { file, parameters } = module;
+        let text = format!("/modules/{file}:{}", parameters.replace(' ', ","));
+        command.env("FENCEPOST_MODULE", text);
+    }
     if plan.terminal {
         command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal);
         return command.status();

@@ -225,7 +225,12 @@ fn recorded_parts(args: &VmArgs) -> Result<Parts, Error> {
     let (Some(kernel), Some(module)) = (value("KERNEL"), value("MODULE")) else {
         return Err(Error::Usage(format!("{} is not a record of a kernel", record.display())));
     };
-    Ok(Parts { kernel, modules: vec![(module, args.parameters.replace(',', " "))] })
+    let mut modules = vec![(module, args.parameters.replace(',', " "))];
+    // Shares objects with the device under test; other extra modules are loaded by --module.
+    let extra = text.lines().filter_map(|line| line.strip_prefix("EXTRA=")).map(PathBuf::from);
+    modules
+        .extend(extra.filter(|file| file.ends_with("vgem.ko")).map(|file| (file, String::new())));
+    Ok(Parts { kernel, modules })
 }
 
 /// The folder for results, new unless named.

@@ -305,7 +305,7 @@ impl Actor<'_, '_> {
 
     /// The device's counters now.
     pub(super) fn counters(&mut self) -> Done<BTreeMap<String, u64>> {
-        let client = all(&self.stage.names.clients).into_iter().next();
+        let client = all(&self.stage.names.clients).into_iter().find(|client| !client.beside);
         let Some(client) = client else { return Ok(BTreeMap::new()) };
         match client.handle.counters() {
             Ok(counters) => Ok(counters),

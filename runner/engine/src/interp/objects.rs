@@ -16,6 +16,7 @@ use fencepost_fixtures::memory::{Memfd, Window};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
 impl Actor<'_, '_> {
     // ---- at the start ----------------------------------------------------------------------
@@ -71,7 +72,10 @@ impl Actor<'_, '_> {
         };
         let opened = self.timed("device.open", || match child {
             Some(child) => child.open(client.debug).map(|()| ClientHandle::Remote(child)),
-            None => stage.device.open().map(ClientHandle::Local),
+            None => match &client.on {
+                Some(beside) => stage.device.open_beside(beside).map(ClientHandle::Local),
+                None => stage.device.open().map(ClientHandle::Local),
+            },
         });
         let handle = match opened {
             Ok(handle) => handle,
@@ -83,7 +87,8 @@ impl Actor<'_, '_> {
             return self.fail("opening for testing", "success", &error.to_string());
         }
         let name = client.name.clone();
-        let object = ClientObject { name, handle, closed: AtomicBool::new(false) };
+        let beside = client.on.is_some();
+        let object = ClientObject { name, handle, beside, closed: AtomicBool::new(false) };
         put(&stage.names.clients, &client.name, object);
         Ok(())
     }
@@ -388,6 +393,7 @@ impl Actor<'_, '_> {
             return self.broken(&format!("client {name} has no process of its own"));
         };
         // Its jobs are cut off from now on, for those who wait for them.
+        self.stage.note_killed(name);
         client.closed.store(true, Ordering::SeqCst);
         for queue in all(&self.stage.names.queues).iter().filter(|queue| queue.client == name) {
             queue.gone.store(true, Ordering::SeqCst);
@@ -395,6 +401,39 @@ impl Actor<'_, '_> {
         let killed = self.timed("process.kill", || remote.kill());
         self.close_client(name);
         Ok(killed)
+    }
+
+    /// Waits until the process of an actor, or of a client, sleeps inside a call.
+    pub(super) fn blocked(&mut self, name: &str, timeout: Duration) -> Done<Answer> {
+        let actor = self.stage.processes().get(name).map(|process| Arc::clone(&process.client));
+        let Some(client) = actor.or_else(|| find(&self.stage.names.clients, name)) else {
+            return self.broken(&format!("no process of an actor or client is called {name}"));
+        };
+        let ClientHandle::Remote(remote) = &client.handle else {
+            return self.broken(&format!("client {name} has no process of its own"));
+        };
+        Ok(self.timed("process.blocked", || remote.wait_blocked(timeout)))
+    }
+
+    /// Makes one sync file of two.
+    pub(super) fn merge(&mut self, first: &str, second: &str, name: &str) -> Done<Answer> {
+        let fds = &self.stage.names.fds;
+        let (Some(first), Some(second)) = (find(fds, first), find(fds, second)) else {
+            return self.broken("an fd to merge was never made");
+        };
+        let (Carries::SyncFile(a), Carries::SyncFile(b)) = (&first.carries, &second.carries) else {
+            return self.broken("only sync files can be merged");
+        };
+        // What is certain is only what both fences know.
+        let fence = [a.as_slice(), b].concat();
+        let (first, second) = (first.fd.as_fd(), second.fd.as_fd());
+        match self.timed("sync_file.merge", || dev::sync_file::merge(first, second)) {
+            Ok(fd) => {
+                put(fds, name, FdObject { fd, carries: Carries::SyncFile(fence) });
+                Ok(Ok(()))
+            }
+            Err(error) => Ok(Err(error.errno)),
+        }
     }
 
     pub(super) fn export(

@@ -74,7 +74,8 @@ impl Actor<'_, '_> {
             Err(errno) => return self.fail("fork", "success", &errno_name(errno)),
         };
         let handle = ClientHandle::Remote(remote);
-        let client = Arc::new(ClientObject { name, handle, closed: AtomicBool::new(false) });
+        let client =
+            Arc::new(ClientObject { name, handle, beside: false, closed: AtomicBool::new(false) });
         let views = Mutex::new(objects.into_iter().zip(views).collect());
         Ok(Process { client, views, killed: AtomicBool::new(false) })
     }
@@ -164,15 +165,18 @@ impl Actor<'_, '_> {
         done
     }
 
-    /// Whether the process of this actor was killed.
+    /// Whether the process of this actor, or of its client, was killed.
     pub(super) fn is_killed(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.killed.load(Ordering::SeqCst))
+        let own =
+            self.process.as_ref().is_some_and(|process| process.killed.load(Ordering::SeqCst));
+        own || self.stage.was_killed(&self.client)
     }
 
     /// The end of a step of an actor that was killed: no failure, if it is clear what the step did.
     pub(super) fn after_kill(&mut self, action: &Action, ended: Done) -> Done {
         match ended {
-            Err(Stop::Killed) if !only_looks(action) => {
+            // What a client's process changed went with it; an actor's is there for others.
+            Err(Stop::Killed) if !only_looks(action) && self.process.is_some() => {
                 self.process = None;
                 self.fail(
                     "kill of the actor",

@@ -38,6 +38,13 @@ pub fn run(setting: &Setting<'_>) -> Outcome {
         let reason = format!("the device has no {}", missing.join(", "));
         return Outcome { verdict: Verdict::Skip, reason: Some(reason) };
     }
+    if let Some(case) = &test.kernel
+        && let Err(broken) = setting.device.run_kernel_case(case)
+    {
+        return judge(Some(kernel_failure(case, broken)), None, Vec::new(), &|report| {
+            (setting.sink)(report);
+        });
+    }
     let (stage, main) = Stage::new(test, setting.text, setting.device, setting.seed, setting.sink);
     if let Err(errno) = fork_clients(&stage) {
         let reason = format!("a process of a client cannot be started: {errno}");
@@ -62,11 +69,24 @@ pub fn run(setting: &Setting<'_>) -> Outcome {
     judge(failure, leak, missing.unwrap_or_default(), setting.sink)
 }
 
+/// A case of the kernel's that did not hold.
+fn kernel_failure(case: &str, broken: dev::kernel::Broken) -> Failure {
+    let dev::kernel::Broken { what, expected, seen } = broken;
+    let what = format!("kernel case {case}: {what}");
+    Failure { step: None, what, expected, seen, details: Vec::new() }
+}
+
 /// Starts the processes of clients that have one: before anything is open or any thread runs, as they
 /// would share it.
 fn fork_clients(stage: &Stage<'_>) -> Result<(), Errno> {
     for client in stage.test.clients.iter().filter(|client| client.process) {
         let child = RemoteClient::fork(stage.device)?;
+        if let Some(max) = client.memory_max {
+            let group = dev::kernel::cgroup::Group::with_memory(max);
+            let group = group.map_err(|error| error.errno)?;
+            child.join(&group).map_err(|error| error.errno)?;
+            stage.groups.lock().unwrap_or_else(|p| p.into_inner()).push(group);
+        }
         let mut children = stage.children.lock().unwrap_or_else(|p| p.into_inner());
         children.insert(client.name.clone(), child);
     }
@@ -293,6 +313,8 @@ impl Actor<'_, '_> {
             Action::Evict(memory) => self.evict(step, memory.as_deref()),
             Action::Abi(case) => self.abi(case),
             Action::Kill(client) => self.kill(client),
+            Action::Blocked { process, timeout } => self.blocked(process, *timeout),
+            Action::Merge { first, second, fd } => self.merge(first, second, fd),
             Action::Repeat { .. }
             | Action::Choose(_)
             | Action::Shuffle(_)
@@ -327,28 +349,27 @@ impl Actor<'_, '_> {
 }
 
 /// The leak check: what lives on the device before and after.
-struct Leaks {
-    client: Box<dyn Client>,
+struct Leaks<'d> {
+    device: &'d dyn Device,
     before: BTreeMap<String, u64>,
 }
 
-impl Leaks {
+impl<'d> Leaks<'d> {
     /// Looks before anything is made. None: the device does not count.
-    fn before(device: &dyn Device) -> Option<Self> {
+    fn before(device: &'d dyn Device) -> Option<Self> {
         if !device.caps().has("counters") {
             return None;
         }
-        let client = device.open().ok()?;
-        let before = live(&*client)?;
-        Some(Self { client, before })
+        Some(Self { device, before: live(&*device.open().ok()?)? })
     }
 
     /// Looks when all is closed. A close may take a moment to be worked off.
     fn after(&self, closed: Instant) -> Option<Failure> {
         const LOOK_EVERY: Duration = Duration::from_millis(1);
         const PATIENCE: Duration = Duration::from_secs(3);
+        let client = self.device.open().ok()?;
         loop {
-            let now = live(&*self.client)?;
+            let now = live(&*client)?;
             let grown = |(name, value): &(&String, &u64)| {
                 **value > self.before.get(*name).copied().unwrap_or(0)
             };

@@ -11,7 +11,7 @@ use crate::oracle::fences::Fence;
 use crate::oracle::{JobId, Model, Object, Origin, Source, SpaceId, SyncId};
 use fencepost_fixtures::device::{self as dev, Device, Program};
 use fencepost_results::{Failure, Report};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
@@ -24,6 +24,8 @@ pub(super) type Named<T> = RwLock<BTreeMap<String, Arc<T>>>;
 pub(super) struct ClientObject {
     pub(super) name: String,
     pub(super) handle: ClientHandle,
+    /// A file of another device than the one under test.
+    pub(super) beside: bool,
     pub(super) closed: AtomicBool,
 }
 
@@ -151,6 +153,10 @@ pub(super) struct Stage<'t> {
     pub(super) programs: Mutex<BTreeMap<(Object, u64), Program>>,
     /// Processes that wait to be told to open the device, by the client's name.
     pub(super) children: Mutex<BTreeMap<String, RemoteClient>>,
+    /// Control groups of clients, removed when their processes are gone.
+    pub(super) groups: Mutex<Vec<dev::kernel::cgroup::Group>>,
+    /// Clients whose process was killed.
+    killed: Mutex<BTreeSet<String>>,
     /// Processes of actors, by the actor's name.
     processes: Mutex<BTreeMap<String, Arc<Process>>>,
     /// Counters when the setup had ended.
@@ -209,6 +215,8 @@ impl<'t> Stage<'t> {
             sometimes: Mutex::default(),
             programs: Mutex::default(),
             children: Mutex::default(),
+            groups: Mutex::default(),
+            killed: Mutex::default(),
             processes: Mutex::default(),
             base: Mutex::default(),
         };
@@ -247,6 +255,16 @@ impl<'t> Stage<'t> {
     /// Processes of actors.
     pub(super) fn processes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Process>>> {
         self.processes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Notes that a client's process is about to be killed.
+    pub(super) fn note_killed(&self, client: &str) {
+        self.killed.lock().unwrap_or_else(|p| p.into_inner()).insert(client.to_owned());
+    }
+
+    /// Whether a client's process was killed.
+    pub(super) fn was_killed(&self, client: &str) -> bool {
+        self.killed.lock().unwrap_or_else(|p| p.into_inner()).contains(client)
     }
 
     /// Whether the actors are to stop.

@@ -48,6 +48,8 @@ pub struct Test {
     pub about: String,
     /// When it runs.
     pub tier: Tier,
+    /// A case of the device's kernel that runs before anything is opened.
+    pub kernel: Option<String>,
     /// Capabilities without which it is skipped, all that the steps imply included.
     pub needs: Vec<String>,
     /// How often the actors run from the initial state; at least 1.
@@ -87,6 +89,10 @@ pub struct Client {
     /// objects, and runs its actors as threads. Only `export`/`import` steps, barriers and `shared`
     /// memory connect it with the others.
     pub process: bool,
+    /// A file of another device beside the one under test: `vgem`, `twin`.
+    pub on: Option<String>,
+    /// Bytes that its process' memory control group may hold.
+    pub memory_max: Option<u64>,
     /// Opened for testing (debug group); set when a step needs it.
     pub debug: bool,
     /// Where it is declared.

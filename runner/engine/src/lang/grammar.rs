@@ -108,6 +108,7 @@ pub(crate) const SCENARIO: Shape = Shape {
         key("unit", Ty::Expr, "bytes per unit of compact ranges (default 1)"),
         key("rounds", Ty::Expr, "how often the actors run from the initial state (default 1)"),
         key("timeout", Ty::Time, "longest time of the whole test"),
+        key("kernel", Ty::Text, "a case of the kernel's that runs before the device is opened"),
         key("clients", Ty::Named(&Ty::Shape(&CLIENT)), "open files of the device (default `main`)"),
         key("vm", Ty::Shape(&VM), "options of the default VM, called `vm`"),
         key("vms", Ty::Named(&Ty::Shape(&VM)), "several VMs, the first is the default"),
@@ -128,8 +129,15 @@ pub(crate) const SCENARIO: Shape = Shape {
 pub(crate) const CLIENT: Shape = Shape {
     name: "client",
     doc: "An open file of the device",
-    keys: &[key("process", Ty::Bool, "lives in a process of its own (default false)")],
+    keys: &[
+        key("process", Ty::Bool, "lives in a process of its own (default false)"),
+        key("on", Ty::Word(BESIDE), "another device beside the one under test"),
+        key("memory_max", Ty::Expr, "bytes for its process and objects: a memory control group"),
+    ],
 };
+
+/// Devices beside the one under test.
+pub(crate) const BESIDE: &[&str] = &["vgem", "twin"];
 
 /// An address space.
 pub(crate) const VM: Shape = Shape {

@@ -19,10 +19,18 @@ pub(crate) const MAX_VARIANTS: usize = 4096;
 pub enum Source {
     /// Names of the adapter's generated uAPI cases.
     AbiCases,
+    /// Cases about who may open nodes and call.
+    KernelNodes,
+    /// Cases about unloading the module.
+    KernelUnload,
 }
 
 /// Names of sources, as in `{ from: abi.cases }`.
-pub(crate) const SOURCES: &[(&str, Source)] = &[("abi.cases", Source::AbiCases)];
+pub(crate) const SOURCES: &[(&str, Source)] = &[
+    ("abi.cases", Source::AbiCases),
+    ("kernel.nodes", Source::KernelNodes),
+    ("kernel.unload", Source::KernelUnload),
+];
 
 /// Gives the values of a source; nothing while no device is known.
 pub(crate) type Values<'a> = &'a dyn Fn(Source) -> Option<Vec<String>>;

@@ -171,6 +171,15 @@ pub enum Action {
     },
     /// Waits for a user fence by the driver's ioctl.
     WaitUserFence(WordWait),
+    /// Makes one sync file of two.
+    Merge {
+        /// The first.
+        first: String,
+        /// The second.
+        second: String,
+        /// Name of the new one.
+        fd: String,
+    },
     /// Polls an fd.
     Poll {
         /// The fd.
@@ -213,6 +222,13 @@ pub enum Action {
     Fork(Vec<Step>),
     /// Ends the actor; a process actor with `_exit`.
     Exit(i32),
+    /// Waits until the process of an actor or process client sleeps inside a call of the driver.
+    Blocked {
+        /// The actor or client.
+        process: String,
+        /// `ETIME` after this time.
+        timeout: Duration,
+    },
     /// SIGKILLs the process of an actor or of a process client, and reaps it.
     Kill(String),
 

@@ -252,6 +252,13 @@ pub(crate) const STEPS: &[Verb] = &[
         doc: "polls an fd",
     },
     Verb {
+        name: "merge",
+        value: Ty::Names,
+        beside: &[must("as", Ty::Text, "name of the new fd")],
+        example: "merge: [ fd1, fd2 ], as: both",
+        doc: "makes a sync file that is ready when both are",
+    },
+    Verb {
         name: "inject",
         value: Ty::MapOf(&Ty::Expr),
         beside: &[],
@@ -295,6 +302,14 @@ pub(crate) const STEPS: &[Verb] = &[
         doc: "a child with the inherited file does the steps; waits for it",
     },
     Verb { name: "exit", value: Ty::Expr, beside: &[], example: "exit: 0", doc: "ends the actor" },
+    Verb {
+        name: "blocked",
+        value: Ty::Name,
+        beside: &[TIMEOUT],
+        example: "blocked: victim",
+        doc: "waits until the process of an actor or client sleeps inside an ioctl, as the kernel \
+              tells; `ETIME`",
+    },
     Verb {
         name: "kill",
         value: Ty::Name,

@@ -177,6 +177,18 @@ impl RemoteClient {
         let _ = child.wait(FAREWELL);
     }
 
+    /// Moves the child into a control group. To be called before it opens the device.
+    pub(super) fn join(&self, group: &dev::kernel::cgroup::Group) -> Result<()> {
+        group.add(locked(&self.link.child).pid())
+    }
+
+    /// Waits until a thread of the child sleeps inside an ioctl.
+    pub(super) fn wait_blocked(&self, timeout: Duration) -> std::result::Result<(), Errno> {
+        // The child's lock is not held meanwhile: whoever begins a call needs it.
+        let pid = locked(&self.link.child).pid();
+        process::wait_blocked(pid, timeout)
+    }
+
     /// Kills the child and reaps it.
     pub(super) fn kill(&self) -> std::result::Result<(), Errno> {
         let mut child = locked(&self.link.child);

@@ -2,7 +2,7 @@
 
 use super::super::ast::{Actor, Barrier, Client, Queue, QueueClass, Span, Syncobj, Test, Vm};
 use super::super::expr::Expr;
-use super::super::grammar::{ACTOR, CLIENT, QUEUE, SYNCOBJ, VM};
+use super::super::grammar::{ACTOR, BESIDE, CLIENT, QUEUE, SYNCOBJ, VM};
 use super::super::step::{Action, Step};
 use super::super::yaml::{Key, Node, NodeKind};
 use super::call::Map;
@@ -90,6 +90,12 @@ impl Lower<'_> {
                     self.declare(Kind::Fd, name, fd.span);
                     self.names.note_export(name, kind.unwrap_or(Kind::Memory));
                 }
+                if let (Some(_), Some(fd)) = (node.get("merge"), node.get("as"))
+                    && let Some(name) = fd.text()
+                {
+                    self.declare(Kind::Fd, name, fd.span);
+                    self.names.note_export(name, Kind::Syncobj);
+                }
                 if let (Some(fd), Some(name)) = (node.get("import"), node.get("as"))
                     && let (Some(fd), Some(text)) = (fd.text(), name.text())
                 {
@@ -151,25 +157,48 @@ impl Lower<'_> {
     fn clients(&mut self, node: Option<&Node>, test: &mut Test) {
         for (key, options) in node.map(|n| self.named(n)).unwrap_or_default() {
             let options = options.filter(|n| !matches!(n.kind, NodeKind::Null));
-            let process = match options {
-                Some(node) => {
-                    let map = self.shape(node, &CLIENT);
-                    self.flag(map.get("process"), false)
-                }
-                None => false,
-            };
-            test.clients.push(Client { name: key.text, process, debug: false, span: key.span });
+            let client = self.client_of(key, options);
+            test.clients.push(client);
         }
         if test.clients.is_empty() {
-            test.clients.push(Client {
-                name: "main".into(),
-                process: false,
-                debug: false,
-                span: Span::default(),
-            });
+            let key = Key { text: "main".into(), span: Span::default() };
+            let client = self.client_of(key, None);
+            test.clients.push(client);
         }
         self.client.clone_from(&test.clients[0].name);
         self.first_client.clone_from(&self.client);
+    }
+
+    fn client_of(&mut self, key: Key, options: Option<&Node>) -> Client {
+        let Key { text: name, span } = key;
+        let (on, memory_max) = (None, None);
+        let mut client = Client { name, process: false, on, memory_max, debug: false, span };
+        let Some(node) = options else { return client };
+        let map = self.shape(node, &CLIENT);
+        client.process = self.flag(map.get("process"), false);
+        if let Some(node) = map.get("on") {
+            let at = self.one_of(node, BESIDE);
+            client.on = at.map(|at| BESIDE[at].to_owned());
+            let needs = [("vgem", "kernel.vgem"), ("twin", "kernel.twin")];
+            let named = |(word, _): &&(&str, &str)| client.on.as_deref() == Some(*word);
+            if let Some((_, need)) = needs.iter().find(named) {
+                self.need(need, node.span);
+            }
+        }
+        if let Some(node) = map.get("memory_max") {
+            client.memory_max = self.number(node);
+            self.need("kernel.cgroup", node.span);
+        }
+        let odd = match (&client.on, client.memory_max, client.process) {
+            (Some(_), _, true) => Some("a client on another device cannot have a process"),
+            (_, Some(_), false) => Some("`memory_max` is for a client with `process: true`"),
+            _ => None,
+        };
+        if let Some(message) = odd {
+            let help = "leave one of the two away, or split the client in two";
+            self.error("impossible", node.span, message, help);
+        }
+        client
     }
 
     fn vms(&mut self, map: &Map<'_>, test: &mut Test) {

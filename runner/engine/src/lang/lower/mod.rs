@@ -150,6 +150,7 @@ impl Lower<'_> {
             name: test_name(&suite, &scenario, &self.cx.bindings.name),
             about: String::new(),
             tier: Tier::default(),
+            kernel: None,
             needs: Vec::new(),
             rounds: 1,
             timeout: map.get("timeout").and_then(|n| self.time(n)),
@@ -205,6 +206,12 @@ impl Lower<'_> {
     fn header(&mut self, map: &call::Map<'_>, test: &mut Test) {
         if let Some(node) = map.get("about") {
             test.about = self.word_text(node, "a sentence").unwrap_or_default();
+        }
+        if let Some(node) = map.get("kernel") {
+            test.kernel = self.word_text(node, "the name of a case");
+            let case = test.kernel.as_deref().unwrap_or_default();
+            let needs = fencepost_fixtures::device::kernel::needs(case);
+            needs.iter().for_each(|need| self.need(need, node.span));
         }
         if let Some(node) = map.get("tier") {
             let tiers = [Tier::Smoke, Tier::Full, Tier::Soak];

@@ -135,9 +135,8 @@ impl Lower<'_> {
 
     fn table_action(&mut self, call: &Call<'_>, name: &str) -> Option<Action> {
         match name {
-            "repeat" | "choose" | "shuffle" | "barrier" | "check" | "fork" | "exit" | "kill" => {
-                self.sequence(call, name)
-            }
+            "repeat" | "choose" | "shuffle" | "barrier" | "check" | "fork" | "exit" | "kill"
+            | "blocked" => self.sequence(call, name),
             "cpu.read" => self.read(call).map(Action::CpuRead),
             "cpu.write" => self.write(call).map(Action::CpuWrite),
             "cpu.fill" => self.fill(call).map(Action::CpuFill),
@@ -161,6 +160,7 @@ impl Lower<'_> {
             "inject" | "delay.arm" | "delay.wait" | "delay.release" | "evict" => {
                 self.debug_action(call, name)
             }
+            "merge" => self.merge(call),
             "abi" => self.word_text(call.value?, "the name of a case").map(Action::Abi),
             _ => self.sync(call, name),
         }
@@ -199,6 +199,10 @@ impl Lower<'_> {
             "exit" => {
                 let code = self.number(value)?;
                 Some(Action::Exit(i32::try_from(code & 0xff).unwrap_or(0)))
+            }
+            "blocked" => {
+                let process = self.name_ref(value, &[Kind::Actor, Kind::Client])?;
+                Some(Action::Blocked { process, timeout: self.timeout(call) })
             }
             _ => self.name_ref(value, &[Kind::Actor, Kind::Client]).map(Action::Kill),
         }
@@ -309,6 +313,20 @@ impl Lower<'_> {
             self.need("prime", call.span);
         }
         Some(Action::Import { fd, object: object_ref(kind, name), sync_file: false })
+    }
+
+    fn merge(&mut self, call: &Call<'_>) -> Option<Action> {
+        let value = call.value?;
+        self.need("sync_file.merge", call.span);
+        let items = self.list(value);
+        let fds: Vec<String> =
+            items.iter().filter_map(|item| self.name_ref(item, &[Kind::Fd])).collect();
+        let Ok([first, second]) = <[String; 2]>::try_from(fds) else {
+            self.wrong(value, "two fds", "write `merge: [ fd1, fd2 ], as: both`");
+            return None;
+        };
+        let fd = self.word_text(call.get("as")?, "a name for the fd")?;
+        Some(Action::Merge { first, second, fd })
     }
 
     fn create(&mut self, call: &Call<'_>, value: &Node) -> Option<Action> {
