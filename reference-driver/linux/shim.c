@@ -405,16 +405,21 @@ static long fp_timeout(u64 deadline_ns)
 }
 
 /*
- * 1 when ready, 0 when the deadline came first, -ERESTARTSYS upon a signal. The condition may
- * sleep (it takes the driver's locks and copies user memory), hence wait_woken().
+ * 1 when ready, 0 when the deadline came first, -ERESTARTSYS upon a signal, of which SIGKILL always
+ * counts: nobody is left to see that a call which cannot be undone was not waited for. A task that
+ * already exits goes on waiting: closing its files is work to be finished. The condition may sleep
+ * (it takes the driver's locks and copies user memory), hence wait_woken().
  */
 int fp_wait(struct fp_world *w, bool interruptible, u64 deadline_ns, bool (*ready)(void *ctx),
 	    void *ctx)
 {
 	DEFINE_WAIT_FUNC(wait, woken_wake_function);
+	unsigned int mode = interruptible ? TASK_INTERRUPTIBLE : TASK_KILLABLE;
 	long timeout;
 	int ret;
 
+	if (current->flags & PF_EXITING)
+		mode = TASK_UNINTERRUPTIBLE;
 	add_wait_queue(&w->wq, &wait);
 	for (;;) {
 		timeout = fp_timeout(deadline_ns);
@@ -426,11 +431,11 @@ int fp_wait(struct fp_world *w, bool interruptible, u64 deadline_ns, bool (*read
 			ret = 0;
 			break;
 		}
-		if (interruptible && signal_pending(current)) {
+		if (signal_pending_state(mode, current)) {
 			ret = -ERESTARTSYS;
 			break;
 		}
-		wait_woken(&wait, interruptible ? TASK_INTERRUPTIBLE : TASK_UNINTERRUPTIBLE, timeout);
+		wait_woken(&wait, mode, timeout);
 	}
 	remove_wait_queue(&w->wq, &wait);
 	return ret;

@@ -241,7 +241,7 @@ pub trait Host: Send + Sync + Sized + 'static {
     /// Blocks the caller until `ready()`; evaluates it at least once at the start, after every
     /// [`Host::wake`], and once more when the deadline has passed. True when it was ready, false
     /// when the deadline came first. `ready` may call [`Host::copy_from_user`]. With a task the wait
-    /// can be interrupted, without one not.
+    /// can be interrupted, without one only by the death of the calling process, where a world has one.
     ///
     /// # Errors
     /// `RESTARTSYS` when the task has a signal pending.
