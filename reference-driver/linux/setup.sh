@@ -62,7 +62,8 @@ packages() {
 	say "installing $missing"
 	apt-get -q update >&2
 	# shellcheck disable=SC2086 # a list of names
-	DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $missing >&2 ||
+	DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y \
+		--no-install-recommends $missing >&2 ||
 		die "apt-get could not install: $missing"
 }
 
@@ -174,6 +175,9 @@ command -v cargo >/dev/null && command -v rustc >/dev/null ||
 [ "$(uname -m)" = x86_64 ] || die "only x86_64 is supported"
 command -v dpkg >/dev/null || die "this is no Debian: install the packages named in $0 by hand"
 mkdir -p "$CACHE/src"
+# Two at a time would install and fetch the same.
+exec 9>"$CACHE/setup.lock"
+flock 9
 packages
 bindgen
 rust_src

@@ -575,7 +575,10 @@ bool fp_fence_signal(struct dma_fence *fence, int error)
 
 bool fp_fence_path_begin(void)
 {
-	return dma_fence_begin_signalling();
+	bool cookie = dma_fence_begin_signalling();
+
+	fp_planted(FP_IN_FENCE_PATH);
+	return cookie;
 }
 
 void fp_fence_path_end(bool cookie)
@@ -909,6 +912,7 @@ static long fp_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 
 	if (drm_dev_is_unplugged(file->minor->dev))
 		return -ENODEV;
+	fp_planted(FP_IN_CALL);
 	if (_IOC_TYPE(cmd) == DRM_IOCTL_BASE && nr >= DRM_COMMAND_BASE && nr < DRM_COMMAND_END)
 		return fp_rust_ioctl(file, cmd, arg);
 	ret = drm_ioctl(filp, cmd, arg);

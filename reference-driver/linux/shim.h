@@ -18,6 +18,14 @@ struct fp_thread;
 struct fp_watch;
 struct fp_world;
 
+/* where plant.c has its bugs, in a module that is built with them */
+enum fp_place { FP_IN_CALL, FP_IN_FENCE_PATH };
+#ifdef FENCEPOST_PLANT
+void fp_planted(enum fp_place place);
+#else
+static inline void fp_planted(enum fp_place place) {}
+#endif
+
 /* a device's world: memory, frames, DMA addresses, waiters */
 struct fp_world *fp_world_create(u64 vram_frames);
 void fp_world_destroy(struct fp_world *w);

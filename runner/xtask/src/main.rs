@@ -35,6 +35,8 @@ enum Task {
     Header,
     /// Build a kernel to run the driver in; does nothing when it is there
     Kernel(kernel::KernelArgs),
+    /// Boot modules with bugs on purpose and check that each is reported as what it is
+    Plants(kernel::PlantsArgs),
     /// Build fencepost.ko, its kernel first, for `fencepost vm`
     Kmod(kernel::ModuleArgs),
     /// Count the driver's lines that user space and the module have in common
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::task(options),
         Task::Header => header::task(&root),
         Task::Kernel(args) => kernel::kernel_task(&root, &args),
+        Task::Plants(args) => kernel::plants_task(&root, &args),
         Task::Kmod(args) => kernel::module_task(&root, &args),
         Task::Share => share::task(&root),
         Task::GpuvaCheck(args) => kernel::gpuva_task(&root, &args),

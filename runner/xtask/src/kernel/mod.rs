@@ -8,6 +8,7 @@ mod build;
 mod flavour;
 mod gpuva;
 mod module;
+mod plants;
 mod toolchain;
 
 use std::path::{Path, PathBuf};
@@ -19,9 +20,13 @@ use flavour::Flavour;
 use toolchain::Toolchain;
 
 pub(crate) use gpuva::{GpuvaArgs, task as gpuva_task};
+pub(crate) use plants::{PlantsArgs, task as plants_task};
+
+/// The record of a user's own kernel.
+const OWN_KERNEL: &str = "own";
 
 /// What to build.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub(crate) struct KernelArgs {
     /// Which kernel: plain; debug (lockdep, kmemleak, object debugging); kasan (debug and KASAN,
     /// UBSAN, by clang)
@@ -61,12 +66,18 @@ pub(crate) fn kernel_task(root: &Path, args: &KernelArgs) -> Result<String, Find
 
 /// Builds the module, its kernel first, and records both for `fencepost vm`.
 pub(crate) fn module_task(root: &Path, args: &ModuleArgs) -> Result<String, Findings> {
-    let toolchain = Toolchain::prepare(root, args.kernel.flavour)?;
-    let kernel = match &args.kdir {
-        Some(built) => built.clone(),
-        None => build::kernel(root, &toolchain, &args.kernel)?,
+    let mut kernel_args = args.kernel.clone();
+    let own = args.kdir.as_deref().map(module::own_kernel).transpose()?;
+    if own.as_deref().is_some_and(module::is_clang) {
+        // The flavour that is built by clang.
+        kernel_args.flavour = Flavour::Kasan;
+    }
+    let toolchain = Toolchain::prepare(root, kernel_args.flavour)?;
+    let (kernel, name) = match own {
+        Some(built) => (built, OWN_KERNEL),
+        None => (build::kernel(root, &toolchain, &kernel_args)?, kernel_args.flavour.name()),
     };
-    let module = module::build(root, &toolchain, &args.kernel, &kernel)?;
-    let record = module::record(&toolchain, args.kernel.flavour, &kernel, &module)?;
+    let module = module::build(root, &toolchain, &kernel_args, &kernel)?;
+    let record = module::record(&toolchain, name, &kernel, &module)?;
     Ok(format!("{}\nrecorded in {}", module.display(), record.display()))
 }
