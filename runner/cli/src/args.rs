@@ -116,9 +116,15 @@ pub struct Conduct {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub results: Option<PathBuf>,
 
-    /// Longest time for one test, e.g. 500ms, 30s, 2m; default: the scenario's own, else 60s
+    /// Longest time for one test, e.g. 500ms, 30s, 2m; default: the scenario's own, else 60s, times
+    /// what --slow says
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     pub per_test_timeout: Option<Duration>,
+
+    /// Let tests take so many times as long, on a slow machine
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub slow: u32,
 
     /// Longest time for the whole run; tests that are left then are not run
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]

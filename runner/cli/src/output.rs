@@ -3,6 +3,7 @@
 
 use std::fmt::Display;
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 /// A line to stdout. Whoever read it may have gone (`| head`): that ends the output, never the run.
 macro_rules! say {
@@ -72,8 +73,25 @@ pub(crate) fn quote(argument: &str) -> String {
     }
 }
 
+/// In a guest of `fencepost vm`: the command outside that boots it again.
+pub(crate) const OUTSIDE_COMMAND: &str = "FENCEPOST_OUTSIDE_COMMAND";
+/// In a guest of `fencepost vm`: the folder outside that is its results folder.
+pub(crate) const OUTSIDE_RESULTS: &str = "FENCEPOST_OUTSIDE_RESULTS";
+
+/// A path as the user finds it, who is outside of the guest if this is one.
+pub(crate) fn shown(path: &Path) -> PathBuf {
+    let inside = path.strip_prefix(crate::vm::guest::RESULTS);
+    match (std::env::var_os(OUTSIDE_RESULTS), inside) {
+        (Some(outside), Ok(rest)) => Path::new(&outside).join(rest),
+        _ => path.to_owned(),
+    }
+}
+
 /// How the user called this program, for commands to paste.
 pub(crate) fn program() -> String {
+    if let Ok(command) = std::env::var(OUTSIDE_COMMAND) {
+        return command;
+    }
     std::env::args().next().map_or_else(|| "fencepost".into(), |name| quote(&name))
 }
 

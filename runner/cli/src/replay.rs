@@ -52,7 +52,7 @@ pub(crate) fn command(args: ReplayArgs) -> Result<Status, Error> {
 }
 
 /// Splits `DIR@TEST` where the left side is the folder of a run.
-fn split(result: &str) -> Result<(PathBuf, Option<String>), Error> {
+pub(crate) fn split(result: &str) -> Result<(PathBuf, Option<String>), Error> {
     let is_run = |path: &str| Path::new(path).join(FILE_NAME).is_file();
     if is_run(result) {
         return Ok((PathBuf::from(result), None));

@@ -156,7 +156,8 @@ impl Run {
             Some(reason) => Watched::skipped(reason),
             None => {
                 let conduct = &self.order.conduct;
-                let timeout = conduct.per_test_timeout.or(test.timeout).unwrap_or(DEFAULT_TIMEOUT);
+                let usual = test.timeout.unwrap_or(DEFAULT_TIMEOUT) * conduct.slow;
+                let timeout = conduct.per_test_timeout.unwrap_or(usual);
                 watch(&Job {
                     test: &test.name,
                     source: &test.source,

@@ -12,7 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::watch::Watched;
 use super::{Order, needs_attention, summary};
-use crate::output::{Style, complain, count, program, quote, say};
+use crate::output::{Style, complain, count, program, quote, say, shown};
 
 /// Lines of a test's output that are quoted when it failed.
 const QUOTED_LINES: usize = 10;
@@ -86,7 +86,8 @@ impl Reporter {
         }
         let text = summary::text(summary, latencies, self.style, self.began.elapsed());
         self.print(text.trim_end());
-        let folder = self.folder.display();
+        let folder = shown(&self.folder);
+        let folder = folder.display();
         self.print(&format!("results  {folder}\nseed     {}", self.seed));
     }
 
@@ -140,7 +141,7 @@ pub(crate) fn describe(watched: &Watched) -> String {
         }
     }
     if let Some(path) = &watched.output {
-        row(&mut text, "output", &format!("{}{}", path.display(), tail(path)));
+        row(&mut text, "output", &format!("{}{}", shown(path).display(), tail(path)));
     }
     text
 }
@@ -167,7 +168,7 @@ fn tell(text: &mut String, failure: &Failure) {
 
 /// The command that runs the test again as it was.
 pub(crate) fn replay_command(folder: &Path, test: &str) -> String {
-    let result = format!("{}@{test}", folder.display());
+    let result = format!("{}@{test}", shown(folder).display());
     format!("{} replay {}", program(), quote(&result))
 }
 

@@ -29,6 +29,8 @@ pub(super) enum End {
     Tainted(String),
     /// It did not end in time.
     Hang,
+    /// The user wanted no more.
+    Stopped,
     /// It ended without a word: reset, killed, or never came up.
     Lost,
     /// The machine could not do as asked, in words.
@@ -70,6 +72,7 @@ impl End {
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Kernel(_) | Self::Tainted(_) | Self::Hang => ExitCode::Aborted.code(),
+            Self::Stopped => ExitCode::Interrupted.code(),
             Self::Lost | Self::Killed(_) => ExitCode::Incomplete.code(),
             Self::Trouble(_) => ExitCode::Usage.code(),
             Self::Exited(code) => u8::try_from(*code).unwrap_or(ExitCode::Incomplete.code()),
@@ -81,7 +84,8 @@ impl End {
         Some(match self {
             Self::Kernel(report) => format!("kernel {}: {}", report.kind, report.title),
             Self::Tainted(letters) => format!("kernel tainted: {letters}"),
-            Self::Hang => "hang: the guest did not end in time".to_owned(),
+            Self::Hang => "hang: the guest showed no sign of life, or took too long".to_owned(),
+            Self::Stopped => "interrupted".to_owned(),
             Self::Lost => "the guest ended without a word".to_owned(),
             Self::Trouble(what) => what.clone(),
             Self::Killed(signal) => format!("the program was killed by signal {signal}"),
@@ -95,6 +99,7 @@ impl End {
             Self::Kernel(report) => report.kind.name(),
             Self::Tainted(_) => "taint",
             Self::Hang => Kind::Hang.name(),
+            Self::Stopped => "interrupted",
             Self::Lost => "lost",
             Self::Trouble(_) => "trouble",
             Self::Killed(_) => "killed",

@@ -44,6 +44,17 @@ pub(super) struct Plan {
     pub(super) command: Vec<String>,
     /// Whether a person watches; else the program writes into a pipe and makes no colours.
     pub(super) terminal: bool,
+    /// What the user outside is to be told.
+    pub(super) outside: Outside,
+}
+
+/// The world outside of the guest, as the user knows it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Outside {
+    /// The command that boots the same machine.
+    pub(super) command: String,
+    /// What is mounted at [`RESULTS`].
+    pub(super) results: String,
 }
 
 /// How a guest ended by itself.
@@ -162,6 +173,8 @@ fn run(plan: &Plan) -> io::Result<ExitStatus> {
         let text = format!("/modules/{file}:{}", parameters.replace(' ', ","));
         command.env("FENCEPOST_MODULE", text);
     }
+    command.env(crate::output::OUTSIDE_COMMAND, &plan.outside.command);
+    command.env(crate::output::OUTSIDE_RESULTS, &plan.outside.results);
     if plan.terminal {
         command.stdin(terminal.try_clone()?).stdout(terminal.try_clone()?).stderr(terminal);
         return command.status();

@@ -12,17 +12,30 @@ use std::fs;
 use std::io::{IsTerminal as _, Write as _, stderr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode as Status, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use fencepost_results::journal;
 
 use crate::error::Error;
 use crate::klog;
+use crate::output::{program, quote};
+use crate::stop::{Stop, block_signals, on_signals};
 use end::{Evidence, judge};
-use guest::{Module, Plan};
+use guest::{Module, Outside, Plan};
 
 /// The device of the module in the guest.
 const DEVICE: &str = "path:/dev/dri/renderD128";
+
+/// The folder of the run in the guest.
+const RUN: &str = "/results/run";
+/// In the results folder: the record of what is replayed.
+const REPLAYED: &str = "replayed";
+/// In the results folder: files that the command names.
+const BROUGHT: &str = "brought";
+/// In the folder of a run: copies of users' scenarios.
+const SCENARIOS: &str = "scenarios";
 
 /// Which kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -33,6 +46,26 @@ pub(crate) enum Flavour {
     Debug,
     /// Debug with KASAN and UBSAN.
     Kasan,
+}
+
+impl Flavour {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Debug => "debug",
+            Self::Kasan => "kasan",
+        }
+    }
+
+    /// How much longer than on the bare machine a test may take. The largest are what lockdep and KASAN
+    /// cost in a guest that QEMU translates.
+    const fn slowness(self) -> &'static str {
+        match self {
+            Self::Plain => "2",
+            Self::Debug => "5",
+            Self::Kasan => "8",
+        }
+    }
 }
 
 /// Who executes the guest.
@@ -56,6 +89,11 @@ pub struct VmArgs {
     /// Kernel image to boot instead; then --module says what to load
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
+
+    /// Your own built kernel (its build folder), for which fencepost.ko is built first; needs a
+    /// source tree of fencepost around the current folder
+    #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
+    kdir: Option<PathBuf>,
 
     /// Module to load, in this order, after fencepost.ko: `FILE` or `FILE:name=value,name=value`
     #[arg(long, value_name = "FILE")]
@@ -81,9 +119,14 @@ pub struct VmArgs {
     #[arg(long, value_name = "N", default_value_t = 2)]
     cpus: u32,
 
-    /// Longest time for the guest; then it is ended and counts as hanging
+    /// Longest time for the guest, however busy it is; then it is ended and counts as hanging
     #[arg(long, value_name = "TIME", value_parser = crate::args::parse_duration)]
     timeout: Option<Duration>,
+
+    /// Longest time without output of the command or the kernel; then it counts as hanging
+    #[arg(long, value_name = "TIME", value_parser = crate::args::parse_duration)]
+    #[arg(default_value = "10m")]
+    patience: Duration,
 
     /// More words for the kernel's command line
     #[arg(long, value_name = "WORDS", default_value = "")]
@@ -109,10 +152,13 @@ struct Parts {
 
 /// The command.
 pub(crate) fn command(args: &VmArgs) -> Result<Status, Error> {
+    let signals = block_signals().map_err(Error::system("block signals"))?;
+    let stop = Arc::new(Stop::new().map_err(Error::system("create an event descriptor"))?);
+    on_signals(signals, Arc::clone(&stop)).map_err(Error::system("start a thread"))?;
     let parts = find_parts(args)?;
     let results = results_folder(args)?;
     let initramfs = results.join("initramfs.cpio");
-    write_initramfs(args, &parts, &initramfs)?;
+    write_initramfs(args, &parts, &results, &initramfs)?;
     let machine = qemu::Machine {
         kernel: &parts.kernel,
         initramfs: &initramfs,
@@ -120,6 +166,7 @@ pub(crate) fn command(args: &VmArgs) -> Result<Status, Error> {
         memory_mib: args.memory,
         cpus: args.cpus,
         append: &args.append,
+        interactive: args.shell,
     };
     let wanted = match args.accel {
         Accel::Auto => None,
@@ -130,11 +177,16 @@ pub(crate) fn command(args: &VmArgs) -> Result<Status, Error> {
     let memory = qemu::KvmMemory::new(&cache_folder()?);
     let (mut child, _) =
         machine.boot(wanted, &memory, stdin).map_err(Error::system("start the virtual machine"))?;
-    let in_time =
-        qemu::wait(&mut child, args.timeout).map_err(Error::system("wait for the machine"))?;
+    let limits =
+        qemu::Limits { whole: args.timeout, silent: (!args.shell).then_some(args.patience) };
+    let waited = qemu::wait(&mut child, &results.join(qemu::CONSOLE), limits, &stop)
+        .map_err(Error::system("wait for the machine"))?;
     // It can be made again and is large.
     let _ = fs::remove_file(&initramfs);
-    let end = judge(&evidence(&results, !in_time));
+    let end = match waited {
+        qemu::Waited::Stopped => end::End::Stopped,
+        other => judge(&evidence(&results, other == qemu::Waited::TimedOut)),
+    };
     tell(&end, &machine, &results);
     Ok(Status::from(end.exit_code()))
 }
@@ -199,21 +251,27 @@ fn find_parts(args: &VmArgs) -> Result<Parts, Error> {
 }
 
 fn recorded_parts(args: &VmArgs) -> Result<Parts, Error> {
-    let flavour = match args.flavour {
-        Flavour::Plain => "plain",
-        Flavour::Debug => "debug",
-        Flavour::Kasan => "kasan",
-    };
+    let flavour = args.flavour.name();
     if let Some(tree) = source_tree() {
         let mut build = Command::new("cargo");
-        build.args(["xtask", "kmod", "--flavour", flavour]).current_dir(tree);
-        build.stdout(Stdio::null());
+        build.args(["xtask", "kmod"]).current_dir(tree).stdout(Stdio::null());
+        match &args.kdir {
+            Some(own) => {
+                let doing = format!("find the kernel {}", own.display());
+                build.arg("--kdir").arg(own.canonicalize().map_err(Error::system(doing))?)
+            }
+            None => build.args(["--flavour", flavour]),
+        };
         let status = build.status().map_err(Error::system("run cargo xtask kmod"))?;
         if !status.success() {
-            return Err(Error::Usage(format!("cargo xtask kmod --flavour {flavour}: {status}")));
+            let what = "there is no module to boot, see above";
+            return Err(Error::Usage(format!("{what} (cargo xtask kmod: {status})")));
         }
+    } else if args.kdir.is_some() {
+        let what = "--kdir builds fencepost.ko, which needs a source tree of fencepost around the";
+        return Err(Error::Usage(format!("{what} current folder")));
     }
-    let record = cache_folder()?.join("vm").join(flavour);
+    let record = cache_folder()?.join("vm").join(if args.kdir.is_some() { "own" } else { flavour });
     let text = fs::read_to_string(&record).map_err(|_| {
         let what = "there is no kernel of this flavour";
         let how = "run `cargo xtask kmod` in a source tree, or give --kernel and --module";
@@ -246,25 +304,107 @@ fn results_folder(args: &VmArgs) -> Result<PathBuf, Error> {
 }
 
 /// The command in the guest: device and results folder of a run are known.
-fn guest_command(args: &VmArgs) -> Vec<String> {
+fn guest_command(args: &VmArgs, results: &Path) -> Result<Vec<String>, Error> {
     if args.shell {
-        return ["/bin/sh", "-l"].map(str::to_owned).to_vec();
+        return Ok(["/bin/sh", "-l"].map(str::to_owned).to_vec());
     }
     let mut command = vec!["/init".to_owned()];
     command.extend(args.command.iter().cloned());
-    let given =
-        |name: &str| args.command.iter().any(|w| w == name || w.starts_with(&format!("{name}=")));
-    if args.command.first().is_some_and(|word| word == "run") {
-        for (name, value) in [("--device", DEVICE), ("--results", "/results/run")] {
-            if !given(name) {
-                command.extend([name.to_owned(), value.to_owned()]);
-            }
+    let own: &[(&str, &str)] = match args.command.first().map(String::as_str) {
+        Some("run") => &[("--device", DEVICE), ("--results", RUN), ("--slow", "")],
+        Some("replay") => &[("--results", RUN), ("--slow", "")],
+        _ => &[],
+    };
+    if args.command.first().is_some_and(|word| word == "replay") {
+        bring_record(&mut command, results)?;
+    } else {
+        bring_files(&mut command, results)?;
+    }
+    for (name, value) in own {
+        let given = |word: &String| word == name || word.starts_with(&format!("{name}="));
+        if !args.command.iter().any(given) {
+            let value = if *name == "--slow" { args.flavour.slowness() } else { value };
+            command.extend([(*name).to_owned(), value.to_owned()]);
         }
     }
-    command
+    Ok(command)
 }
 
-fn write_initramfs(args: &VmArgs, parts: &Parts, to: &Path) -> Result<(), Error> {
+/// Copies files that the command names, scenarios and the like, to where the guest sees them. The
+/// folder keeps its name, which is a part of the names of tests.
+fn bring_files(command: &mut [String], results: &Path) -> Result<(), Error> {
+    for word in command.iter_mut().skip(2) {
+        let file = Path::new(word.as_str());
+        if !file.is_file() {
+            continue;
+        }
+        let doing = format!("copy {word} into the guest");
+        let whole = file.canonicalize().map_err(Error::system(doing.as_str()))?;
+        let folder = whole.parent().and_then(Path::file_name).unwrap_or_default();
+        let place = Path::new(BROUGHT).join(folder).join(whole.file_name().unwrap_or_default());
+        let copy = results.join(&place);
+        fs::create_dir_all(copy.parent().unwrap_or(results))
+            .and_then(|()| fs::copy(&whole, &copy))
+            .map_err(Error::system(doing))?;
+        *word = Path::new(guest::RESULTS).join(place).display().to_string();
+    }
+    Ok(())
+}
+
+/// Copies the record of what is to be replayed to where the guest sees it, and names it so.
+fn bring_record(command: &mut [String], results: &Path) -> Result<(), Error> {
+    let Some((word, (folder, test))) = command.iter_mut().skip(2).find_map(|word| {
+        let found = crate::replay::split(word).ok()?;
+        Some((word, found))
+    }) else {
+        let what = "replay what? Name the folder of a run, or DIR@TEST for a test of one";
+        return Err(Error::Usage(what.to_owned()));
+    };
+    let copy = results.join(REPLAYED);
+    let doing = format!("copy {} to {}", folder.display(), copy.display());
+    copy_record(&folder, &copy).map_err(Error::system(doing))?;
+    *word = format!("{}/{REPLAYED}", guest::RESULTS);
+    if let Some(test) = test {
+        word.push_str(&format!("@{test}"));
+    }
+    Ok(())
+}
+
+/// Copies a run's journal and the scenarios that it kept.
+fn copy_record(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to.join(SCENARIOS))?;
+    fs::copy(from.join(journal::FILE_NAME), to.join(journal::FILE_NAME))?;
+    if from.join(SCENARIOS).is_dir() {
+        for entry in fs::read_dir(from.join(SCENARIOS))? {
+            let entry = entry?;
+            fs::copy(entry.path(), to.join(SCENARIOS).join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The command that boots the same machine, to be continued with what is to run.
+fn same_machine(args: &VmArgs) -> String {
+    let mut words = vec![program(), "vm".to_owned()];
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), quote(&value)]);
+    if args.flavour != Flavour::Plain {
+        option("--flavour", args.flavour.name().to_owned());
+    }
+    for (name, path) in [("--kdir", &args.kdir), ("--kernel", &args.kernel)] {
+        if let Some(path) = path {
+            option(name, path.display().to_string());
+        }
+    }
+    args.module.iter().for_each(|module| option("--module", module.clone()));
+    for (name, value) in [("--parameters", &args.parameters), ("--append", &args.append)] {
+        if !value.is_empty() {
+            option(name, value.clone());
+        }
+    }
+    words.join(" ")
+}
+
+fn write_initramfs(args: &VmArgs, parts: &Parts, results: &Path, to: &Path) -> Result<(), Error> {
     let files: Vec<PathBuf> = parts.modules.iter().map(|(file, _)| file.clone()).collect();
     let module = |(file, parameters): &(PathBuf, String)| Module {
         file: file.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -272,13 +412,15 @@ fn write_initramfs(args: &VmArgs, parts: &Parts, to: &Path) -> Result<(), Error>
     };
     let plan = Plan {
         modules: parts.modules.iter().map(module).collect(),
-        command: guest_command(args),
+        command: guest_command(args, results)?,
+        outside: Outside { command: same_machine(args), results: results.display().to_string() },
         terminal: args.shell || std::io::stdout().is_terminal(),
     };
     let plan = serde_json::to_vec(&plan).expect("plain data");
     let busybox = Path::new("/bin/busybox");
     let shell = if args.shell {
-        Some(fs::read(busybox).map_err(Error::system("read /bin/busybox (busybox-static)"))?)
+        let help = "there is no /bin/busybox for the shell; apt-get install busybox-static";
+        Some(fs::read(busybox).map_err(|_| Error::Usage(help.to_owned()))?)
     } else {
         None
     };

@@ -4,12 +4,16 @@
 //! the first unusual instruction. A failure is remembered until the host is booted again.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::guest;
+use crate::stop::Stop;
 
 /// Who executes the guest's instructions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub(super) struct Machine<'a> {
     pub(super) cpus: u32,
     /// More words for the kernel's command line.
     pub(super) append: &'a str,
+    /// A person types into it: keys go to the guest, Ctrl-C as well.
+    pub(super) interactive: bool,
 }
 
 /// The kernel's log, in the results folder.
@@ -70,6 +76,7 @@ impl Machine<'_> {
             self.append
         );
         let console = value(&self.results.join(CONSOLE));
+        let signal = if self.interactive { "off" } else { "on" };
         let mut qemu = Command::new(PROGRAM);
         qemu.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"])
             .args(["-monitor", "none", "-machine", "q35", "-accel", accel, "-cpu", cpu])
@@ -80,7 +87,8 @@ impl Machine<'_> {
             .arg(self.initramfs)
             .args(["-append", append.trim_end()])
             .args(["-chardev", &format!("file,id=console,path={console}")])
-            .args(["-serial", "chardev:console", "-serial", "stdio"])
+            .args(["-chardev", &format!("stdio,id=terminal,signal={signal}")])
+            .args(["-serial", "chardev:console", "-serial", "chardev:terminal"])
             .arg("-fsdev")
             .arg(format!("local,id=results,path={},security_model=none", value(self.results)))
             .args(["-device", "virtio-9p-pci,fsdev=results,mount_tag=results"]);
@@ -96,11 +104,13 @@ impl Machine<'_> {
         }
         let messages = File::create(self.results.join(MESSAGES))?;
         let mut command = self.command(accelerator);
-        command.stdin(stdin).stderr(messages).spawn().map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => io::Error::other(format!(
-                "{PROGRAM} is missing; install it: apt-get install qemu-system-x86"
-            )),
-            _ => error,
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(messages).spawn().map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::NotFound => io::Error::other(format!(
+                    "{PROGRAM} is missing; install it: apt-get install qemu-system-x86"
+                )),
+                _ => error,
+            }
         })
     }
 
@@ -155,19 +165,81 @@ impl Machine<'_> {
     }
 }
 
-/// Waits for the end of a guest; false when the time was up first, and it was ended.
-pub(super) fn wait(child: &mut Child, limit: Option<Duration>) -> io::Result<bool> {
+/// How the waiting for a guest ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waited {
+    /// It ended by itself.
+    Ended,
+    /// It took longer than it may, or showed no sign of life for longer, and was ended.
+    TimedOut,
+    /// The user wants no more, and it was ended.
+    Stopped,
+}
+
+/// How long a guest may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    /// In all.
+    pub(super) whole: Option<Duration>,
+    /// Without a sign of life: output of the program, a line of the kernel.
+    pub(super) silent: Option<Duration>,
+}
+
+/// Waits for the end of a guest, whose output it passes on. The guest is ended with the time or when
+/// `stop` is raised.
+pub(super) fn wait(
+    child: &mut Child,
+    console: &Path,
+    limits: Limits,
+    stop: &Stop,
+) -> io::Result<Waited> {
     let start = Instant::now();
-    loop {
+    let said = Arc::new(AtomicU64::new(0));
+    let copier =
+        child.stdout.take().map(|output| pass_on(output, Arc::clone(&said))).transpose()?;
+    let (mut seen, mut alive) = ((0, 0), start);
+    let waited = loop {
         if child.try_wait()?.is_some() {
-            return Ok(true);
+            break Waited::Ended;
         }
-        if limit.is_some_and(|limit| start.elapsed() >= limit) {
-            end(child);
-            return Ok(false);
+        // Relaxed: only the number itself is of interest.
+        let now = (said.load(Ordering::Relaxed), fs::metadata(console).map_or(0, |m| m.len()));
+        if now != seen {
+            (seen, alive) = (now, Instant::now());
+        }
+        let over = |time: Duration, limit: Option<Duration>| limit.is_some_and(|l| time >= l);
+        if stop.cause().is_some() {
+            break Waited::Stopped;
+        }
+        if over(start.elapsed(), limits.whole) || over(alive.elapsed(), limits.silent) {
+            break Waited::TimedOut;
         }
         std::thread::sleep(POLL);
+    };
+    end(child);
+    if let Some(copier) = copier {
+        // It ends with the pipe; a reader of ours that went away is no trouble of the guest's.
+        let _ = copier.join();
     }
+    // Ctrl-C on the terminal reaches QEMU as well, perhaps first.
+    Ok(if waited == Waited::Ended && stop.cause().is_some() { Waited::Stopped } else { waited })
+}
+
+/// Passes a guest's output on to ours, counting its bytes.
+fn pass_on(mut output: ChildStdout, said: Arc<AtomicU64>) -> io::Result<JoinHandle<()>> {
+    let copy = move || {
+        let mut buffer = [0; 4 << 10];
+        while let Ok(n) = output.read(&mut buffer) {
+            if n == 0 {
+                return;
+            }
+            said.fetch_add(n as u64, Ordering::Relaxed);
+            let mut to = io::stdout().lock();
+            // Whoever read it may have gone; the guest goes on.
+            let _ = to.write_all(&buffer[..n]).and_then(|()| to.flush());
+        }
+    };
+    std::thread::Builder::new().name("guest".into()).spawn(copy)
 }
 
 /// Ends QEMU and waits for it. It may be gone already, which is as good.
@@ -210,6 +282,7 @@ impl KvmMemory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stop::Cause;
 
     #[test]
     fn the_command_line_names_all_parts() {
@@ -220,6 +293,7 @@ mod tests {
             memory_mib: 512,
             cpus: 2,
             append: "quiet",
+            interactive: false,
         };
         let command = machine.command(Accelerator::Tcg);
         let words: Vec<String> =
@@ -249,9 +323,22 @@ mod tests {
 
     #[test]
     fn a_guest_that_takes_too_long_is_ended() {
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        assert!(!wait(&mut child, Some(Duration::ZERO)).unwrap());
-        let mut child = Command::new("true").spawn().unwrap();
-        assert!(wait(&mut child, None).unwrap());
+        let start = |program: &str, arguments: &[&str]| {
+            Command::new(program).args(arguments).stdout(Stdio::piped()).spawn().unwrap()
+        };
+        let none = Limits { whole: None, silent: None };
+        let at_once = Some(Duration::ZERO);
+        let stopped = Stop::new().unwrap();
+        stopped.raise(Cause::Signal(nix::sys::signal::Signal::SIGINT));
+        let go = Stop::new().unwrap();
+        let table = [
+            (start("sleep", &["1000"]), Limits { whole: at_once, ..none }, &go, Waited::TimedOut),
+            (start("sleep", &["1000"]), Limits { silent: at_once, ..none }, &go, Waited::TimedOut),
+            (start("sleep", &["1000"]), none, &stopped, Waited::Stopped),
+            (start("true", &[]), none, &go, Waited::Ended),
+        ];
+        for (mut child, limits, stop, waited) in table {
+            assert_eq!(wait(&mut child, Path::new("/nowhere"), limits, stop).unwrap(), waited);
+        }
     }
 }

@@ -312,3 +312,23 @@ fn the_doctor_says_that_the_driver_runs_here() {
     assert_eq!(json["devices"][0]["runs"], true, "{json}");
     place.run("doctor").ends(0).says("device ref: runs here");
 }
+
+#[test]
+fn two_runs_are_compared() {
+    let place = place_with(&[("one", scenario("one", 7)), ("two", scenario("two", 7))]);
+    place.run("run one.yaml two.yaml --results base").ends(0);
+    place.run("run one.yaml two.yaml --results again").ends(0);
+    place.run("compare base again").ends(0).says("2 tests, the same verdicts");
+    place.write("two.yaml", &scenario("two", 8));
+    place.run("run two.yaml --results new").ends(1);
+    let said = place.run("compare base new").ends(1);
+    assert_eq!(
+        said.out,
+        "only in base  own@one\ndifferent     own@two: pass -> fail\n\
+         0 tests the same, 1 different, 1 only in base, 0 only in new\n"
+    );
+    let json = place.run("compare base new --json").ends(1).out;
+    let json: serde_json::Value = serde_json::from_str(&json).expect("one object");
+    assert_eq!(json["changed"][0]["new"], "fail");
+    assert_eq!(json["only_base"][0], "own@one");
+}
