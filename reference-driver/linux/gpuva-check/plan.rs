@@ -113,6 +113,11 @@ impl Plan {
             3 => (start, u64::MAX - self.random.below(self.units)),
             4 => (self.random.next_u64(), self.random.next_u64()),
             5 => (self.shape.span.0, self.units * self.unit),
+            // Just beyond either end.
+            6 => {
+                (start, (self.shape.span.1 - start).wrapping_add(self.random.pick(&[1, self.unit])))
+            }
+            7 => (self.shape.span.0.wrapping_sub(1), range),
             _ => (start, range),
         }
     }
