@@ -34,9 +34,17 @@ pub(crate) struct GpuvaArgs {
     #[arg(long, value_name = "MIB", default_value_t = 2048)]
     memory: u32,
 
-    /// Longest time for the guest, as `fencepost vm` takes it
-    #[arg(long, value_name = "TIME", default_value = "1h")]
-    timeout: String,
+    /// Longest time for the guest, as `fencepost vm` takes it; default: many times what the work
+    /// takes without KVM
+    #[arg(long, value_name = "TIME")]
+    timeout: Option<String>,
+}
+
+impl GpuvaArgs {
+    fn timeout(&self) -> String {
+        let seconds = || 300 + self.ops / 1000 + 120 * self.bench.len() as u64;
+        self.timeout.clone().unwrap_or_else(|| format!("{}s", seconds()))
+    }
 }
 
 /// Builds, boots, and fails when the managers differ or core is the slower one.
@@ -64,7 +72,8 @@ fn vm(root: &Path, args: &GpuvaArgs, image: &Path, module: &Path) -> Command {
     let mut vm = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     vm.current_dir(root).args(["run", "--quiet", "--package", "fencepost", "--", "vm"]);
     vm.arg("--kernel").arg(image).arg("--module").arg(module);
-    vm.args(["--memory", &args.memory.to_string(), "--timeout", &args.timeout, "gpuva-check"]);
+    vm.args(["--memory", &args.memory.to_string(), "--timeout", &args.timeout()]);
+    vm.arg("gpuva-check");
     if let Some(seed) = args.seed {
         vm.args(["--seed", &seed.to_string()]);
     }
