@@ -17,6 +17,7 @@ fn the_help_of_every_command() {
         "exec",
         "doctor",
         "vm",
+        "fuzz",
         "schema",
         "completions",
         "man",
