@@ -186,6 +186,10 @@ pub struct CompareArgs {
     #[arg(value_name = "NEW", value_hint = ValueHint::DirPath)]
     pub new: PathBuf,
 
+    /// Tests to look at, as `run` takes them; default: all
+    #[arg(value_name = "FILTER")]
+    pub filters: Vec<String>,
+
     /// Print a JSON object
     #[arg(long)]
     pub json: bool,

@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::args::CompareArgs;
 use crate::error::Error;
+use crate::filter::Filter;
 use crate::output::{Style, count, say};
 
 /// The tests of a run with their verdicts.
@@ -40,7 +41,18 @@ struct Comparison {
 
 /// `fencepost compare`
 pub(crate) fn command(args: &CompareArgs) -> Result<Status, Error> {
-    let comparison = compare(&read(&args.base)?, &read(&args.new)?);
+    let (mut base, mut new) = (read(&args.base)?, read(&args.new)?);
+    let filters = args.filters.iter().map(|text| Filter::new(text).map_err(Error::Usage));
+    let filters: Vec<Filter> = filters.collect::<Result<_, _>>()?;
+    for filter in &filters {
+        if !base.keys().chain(new.keys()).any(|name| filter.matches(name)) {
+            return Err(Error::Usage(format!("filter {filter} matches no test of the two runs")));
+        }
+    }
+    for run in [&mut base, &mut new] {
+        run.retain(|name, _| filters.is_empty() || filters.iter().any(|f| f.matches(name)));
+    }
+    let comparison = compare(&base, &new);
     if args.json {
         say!("{}", serde_json::to_string_pretty(&comparison).expect("all keys are strings"));
     } else {

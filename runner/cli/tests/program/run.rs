@@ -327,6 +327,9 @@ fn two_runs_are_compared() {
         "only in base  own@one\ndifferent     own@two: pass -> fail\n\
          0 tests the same, 1 different, 1 only in base, 0 only in new\n"
     );
+    place.run("compare base new own@one").ends(1).says("only in base  own@one");
+    place.run("compare base again own@one").ends(0).says("1 test, the same verdicts");
+    place.run("compare base new other").ends(2).complains("matches no test");
     let json = place.run("compare base new --json").ends(1).out;
     let json: serde_json::Value = serde_json::from_str(&json).expect("one object");
     assert_eq!(json["changed"][0]["new"], "fail");
