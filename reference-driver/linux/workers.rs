@@ -43,13 +43,44 @@ impl Workers {
     }
 }
 
+impl Workers {
+    /// Does what the threads have left of jobs whose files were closed. A job refers to its device: one
+    /// that stayed would keep the device, its memory and its work queue beyond the module's text.
+    fn finish(&self) {
+        let driver = &self.device.driver;
+        let mut idle = 0;
+        while idle < self.threads.len() {
+            idle = 0;
+            for number in 0..self.threads.len() as u32 {
+                match driver.step(worker_of(number)) {
+                    Step::Worked => {}
+                    Step::Idle => idle += 1,
+                    Step::Stalled { until_ns } => {
+                        let until = until_ns.min(shim::fp_now_ns() + STALL_NS);
+                        let (world, none) = (driver.host().raw(), core::ptr::null_mut());
+                        // SAFETY: the world is alive; the condition looks at no context. Whether the
+                        // deadline came or a signal, there is more to do.
+                        let _ = unsafe { shim::fp_wait(world, false, until, never, none) };
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Drop for Workers {
     fn drop(&mut self) {
         for thread in &self.threads {
             // SAFETY: started by `start`, stopped once.
             unsafe { shim::fp_thread_stop(thread.as_ptr()) }
         }
+        self.finish();
     }
+}
+
+/// The worker of that number: the bind worker, then the engines.
+fn worker_of(number: u32) -> Worker {
+    number.checked_sub(1).map_or(Worker::Bind, Worker::Engine)
 }
 
 /// What a waiting thread looks for.
@@ -80,7 +111,7 @@ unsafe extern "C" fn never(_ctx: *mut c_void) -> bool {
 unsafe extern "C" fn fp_rust_worker(ctx: *mut c_void, number: u32) {
     // SAFETY: as the caller guarantees.
     let driver = unsafe { &*ctx.cast::<Driver<World>>() };
-    let worker = number.checked_sub(1).map_or(Worker::Bind, Worker::Engine);
+    let worker = worker_of(number);
     let mut wanted = Wanted { driver, worker };
     let ctx = (&raw mut wanted).cast();
     // SAFETY: this is a kernel thread of the shim.

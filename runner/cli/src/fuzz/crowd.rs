@@ -100,7 +100,7 @@ impl Client {
     }
 
     /// Kills it; gives how long it took to die.
-    fn kill(mut self) -> Result<Duration, Findings> {
+    pub(super) fn kill(mut self) -> Result<Duration, Findings> {
         let start = Instant::now();
         let _ = self.child.kill();
         match self.child.wait(HANG) {
