@@ -428,3 +428,68 @@ fn write_initramfs(args: &VmArgs, parts: &Parts, results: &Path, to: &Path) -> R
         .map_err(Error::system("make the guest's first file system"))?;
     fs::write(to, archive).map_err(Error::system(format!("write {}", to.display())))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        vm: VmArgs,
+    }
+
+    fn parse(words: &[&str]) -> VmArgs {
+        Line::try_parse_from([&["vm"], words].concat()).unwrap_or_else(|e| panic!("{e}")).vm
+    }
+
+    #[test]
+    fn a_run_in_the_guest_gets_device_folder_and_patience() {
+        let scratch = tempfile::tempdir().unwrap();
+        let table: &[(&[&str], &str)] = &[
+            (
+                &["run", "vm-bind"],
+                "/init run vm-bind --device path:/dev/dri/renderD128 --results /results/run --slow 2",
+            ),
+            (
+                &["--flavour", "kasan", "run", "--device=ref", "--slow", "3"],
+                "/init run --device=ref --slow 3 --results /results/run",
+            ),
+            (&["list"], "/init list"),
+            (&["--shell"], "/bin/sh -l"),
+        ];
+        for (words, expected) in table {
+            let command = guest_command(&parse(words), scratch.path()).unwrap();
+            assert_eq!(command.join(" "), *expected);
+        }
+    }
+
+    #[test]
+    fn files_and_records_are_brought_in() {
+        let (here, results) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let own = here.path().join("own");
+        fs::create_dir_all(own.join(SCENARIOS)).unwrap();
+        fs::write(own.join("mine.yaml"), "text").unwrap();
+        fs::write(own.join(journal::FILE_NAME), "").unwrap();
+        fs::write(own.join(SCENARIOS).join("x"), "kept").unwrap();
+        let command = |words: &[&str]| guest_command(&parse(words), results.path());
+        let file = own.join("mine.yaml").display().to_string();
+        let run = command(&["run", &file]).unwrap();
+        assert_eq!(run[2], "/results/brought/own/mine.yaml");
+        assert_eq!(fs::read(results.path().join("brought/own/mine.yaml")).unwrap(), b"text");
+        let test = format!("{}@own@mine", own.display());
+        let replay = command(&["replay", "--verbose", &test]).unwrap();
+        assert_eq!(replay[3], "/results/replayed@own@mine");
+        assert_eq!(fs::read(results.path().join("replayed/scenarios/x")).unwrap(), b"kept");
+        assert!(matches!(command(&["replay", "nowhere@x"]), Err(Error::Usage(_))));
+    }
+
+    #[test]
+    fn the_same_machine_is_said_as_it_was_asked_for() {
+        let words = ["--flavour", "debug", "--module", "a b.ko", "--append", "quiet", "run"];
+        let line = same_machine(&parse(&words));
+        assert!(line.ends_with(" vm --flavour debug --module 'a b.ko' --append quiet"), "{line}");
+    }
+}
