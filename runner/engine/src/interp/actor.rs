@@ -102,7 +102,8 @@ impl<'s, 't> Actor<'s, 't> {
         if self.stage.is_stopped() {
             return Err(Stop::Failed);
         }
-        if self.is_killed() {
+        // At a barrier it makes no difference whether the kill comes just before or while it waits.
+        if self.is_killed() && !matches!(step.action, Action::Barrier(_)) {
             return Err(Stop::Exit);
         }
         self.enter(step);
