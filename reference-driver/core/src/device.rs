@@ -12,9 +12,9 @@ use crate::drm;
 use crate::facade::{Arc, AtomicU64, Mutex, Ordering, Rank, Slab, Vec};
 use crate::gem::Gem;
 use crate::host::Host;
-use crate::sched::bind::BindJob;
+use crate::sched::bind::{BindJob, UserWrite, BIND_ROOM};
 use crate::sched::exec::ExecJob;
-use crate::sched::lane::Lane;
+use crate::sched::lane::{Lane, Line};
 use crate::sync::fence::Fence;
 use crate::vram::Buddy;
 
@@ -41,6 +41,10 @@ pub struct Device<H: Host> {
     pub drm: drm::Shared<H>,
     /// Bind queues, served by [`crate::driver::Worker::Bind`].
     pub binds: Lane<BindJob<H>>,
+    /// Bind jobs that have signalled, for [`crate::driver::Worker::CleanUp`].
+    pub clean_ups: Line<BindJob<H>>,
+    /// User fences of binds to write, for [`crate::driver::Worker::UserFence`].
+    pub user_fences: Line<UserWrite<H>>,
     /// Exec queues of each engine.
     pub engines: Vec<Lane<ExecJob<H>>>,
     /// Delay points.
@@ -75,6 +79,8 @@ impl<H: Host> Device<H> {
             objects: Mutex::new(Rank::Object, Slab::new())?,
             drm: drm::Shared::new()?,
             binds: Lane::new()?,
+            clean_ups: Line::new(BIND_ROOM)?,
+            user_fences: Line::new(BIND_ROOM)?,
             engines: lanes,
             delays: Delays::new()?,
             system_used: AtomicU64::new(0),

@@ -40,10 +40,21 @@ impl Default for Config {
 /// a worker or from one for all, whenever [`Host::wake`] was called and until it is idle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Worker {
-    /// Writes page tables for bind queues.
+    /// Writes page tables for bind queues, and signals.
     Bind,
+    /// Frees what binds removed. Apart from [`Worker::Bind`], since it takes locks under which
+    /// others wait for memory, for which somebody may wait for a bind's fence.
+    CleanUp,
+    /// Writes user fences of binds. Apart from the others, since a page of user memory may take as
+    /// long to come as its owner likes.
+    UserFence,
     /// Runs jobs; below [`Config::engines`].
     Engine(u32),
+}
+
+impl Worker {
+    /// Those that every device has, whatever engines there are.
+    pub const COMMON: [Worker; 3] = [Worker::Bind, Worker::CleanUp, Worker::UserFence];
 }
 
 /// What a step of a worker came to.
@@ -180,6 +191,8 @@ impl<H: Host> Driver<H> {
     pub fn step(&self, worker: Worker) -> Step {
         match worker {
             Worker::Bind => bind::step(&self.dev),
+            Worker::CleanUp => bind::clean_up_step(&self.dev),
+            Worker::UserFence => bind::user_fence_step(&self.dev),
             Worker::Engine(engine) => exec::step(&self.dev, engine),
         }
     }
@@ -189,6 +202,8 @@ impl<H: Host> Driver<H> {
     pub fn runnable(&self, worker: Worker) -> bool {
         match worker {
             Worker::Bind => self.dev.binds.any(BindJob::is_ready),
+            Worker::CleanUp => !self.dev.clean_ups.is_empty(),
+            Worker::UserFence => !self.dev.user_fences.is_empty(),
             Worker::Engine(engine) => {
                 let lane = self.dev.engines.get(engine as usize);
                 lane.is_some_and(|lane| lane.any(ExecJob::is_ready))

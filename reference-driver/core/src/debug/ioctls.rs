@@ -78,13 +78,19 @@ pub fn evict<H: Host>(call: &Call<'_, H>, args: &mut DebugEvict) -> Result<i64, 
         return Ok(0);
     }
     let mut all: Vec<GemRef<H>> = Vec::new();
-    {
+    // Room comes without the lock, which the end of a reference takes.
+    loop {
+        let wanted = call.dev.objects.lock().len();
+        all.reserve(wanted)?;
         let objects = call.dev.objects.lock();
-        for (_, gem) in objects.iter().filter(|(_, gem)| gem.placement & fp::REGION_SYSTEM != 0) {
-            if let Some(gem) = GemRef::try_get(gem) {
-                all.push(gem)?;
-            }
+        if objects.len() > all.capacity() {
+            continue;
         }
+        for (_, gem) in objects.iter().filter(|(_, gem)| gem.placement & fp::REGION_SYSTEM != 0) {
+            let fits = GemRef::try_get(gem).is_none_or(|gem| all.push_within_capacity(gem).is_ok());
+            debug_assert!(fits, "there is room for all");
+        }
+        break;
     }
     args.bytes = 0;
     for gem in &all {

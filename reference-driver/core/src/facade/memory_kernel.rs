@@ -6,7 +6,7 @@
 use super::{inject, AllocError};
 use core::ops::{Deref, DerefMut};
 use kernel::alloc::allocator::KVmalloc;
-use kernel::alloc::{flags::GFP_KERNEL, KBox, KVVec};
+use kernel::alloc::{flags::GFP_KERNEL_ACCOUNT, KBox, KVVec};
 use kernel::prelude::InPlaceInit as _;
 use pin_init::init_array_from_fn;
 
@@ -42,7 +42,13 @@ impl<T> Vec<T> {
             return Ok(());
         }
         inject::allocation()?;
-        self.0.reserve(additional, GFP_KERNEL).map_err(|_| AllocError)
+        // kvmalloc() warns of more, which a caller's numbers must not make it do.
+        let bytes =
+            additional.checked_add(self.0.len()).and_then(|n| n.checked_mul(size_of::<T>()));
+        if bytes.is_none_or(|bytes| bytes > i32::MAX as usize) {
+            return Err(AllocError);
+        }
+        self.0.reserve(additional, GFP_KERNEL_ACCOUNT).map_err(|_| AllocError)
     }
 
     /// Appends.
@@ -124,7 +130,7 @@ impl<T: Clone> Vec<T> {
     /// [`AllocError`] without memory; the vector is as before.
     pub fn extend_from_slice(&mut self, other: &[T]) -> Result<(), AllocError> {
         self.reserve(other.len())?;
-        self.0.extend_from_slice(other, GFP_KERNEL).map_err(|_| AllocError)
+        self.0.extend_from_slice(other, GFP_KERNEL_ACCOUNT).map_err(|_| AllocError)
     }
 
     /// Cuts or extends to `len` elements.
@@ -133,7 +139,7 @@ impl<T: Clone> Vec<T> {
     /// [`AllocError`] without memory; the vector is as before.
     pub fn resize(&mut self, len: usize, value: T) -> Result<(), AllocError> {
         self.reserve(len.saturating_sub(self.0.len()))?;
-        self.0.resize(len, value, GFP_KERNEL).map_err(|_| AllocError)
+        self.0.resize(len, value, GFP_KERNEL_ACCOUNT).map_err(|_| AllocError)
     }
 }
 
@@ -206,7 +212,7 @@ impl<T> Box<T> {
     /// [`AllocError`] without memory; the value is dropped.
     pub fn new(value: T) -> Result<Self, AllocError> {
         inject::allocation()?;
-        KBox::new(value, GFP_KERNEL).map(Self).map_err(|_| AllocError)
+        KBox::new(value, GFP_KERNEL_ACCOUNT).map(Self).map_err(|_| AllocError)
     }
 
     /// Moves the value out and frees the box.
@@ -223,7 +229,9 @@ impl<T, const N: usize> Box<[T; N]> {
     /// [`AllocError`] without memory.
     pub fn filled(mut make: impl FnMut() -> T) -> Result<Self, AllocError> {
         inject::allocation()?;
-        KBox::init(init_array_from_fn(|_| make()), GFP_KERNEL).map(Self).map_err(|_| AllocError)
+        KBox::init(init_array_from_fn(|_| make()), GFP_KERNEL_ACCOUNT)
+            .map(Self)
+            .map_err(|_| AllocError)
     }
 }
 

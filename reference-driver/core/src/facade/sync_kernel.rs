@@ -9,7 +9,7 @@ use super::{inject, AllocError};
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 use core::pin::Pin;
-use kernel::alloc::{flags::GFP_KERNEL, KBox};
+use kernel::alloc::{flags::GFP_KERNEL_ACCOUNT, KBox};
 use kernel::prelude::InPlaceInit as _;
 use kernel::sync::{self, static_lock_class, LockClassKey};
 
@@ -25,7 +25,7 @@ impl<T> Arc<T> {
     /// [`AllocError`] without memory; the value is dropped.
     pub fn new(value: T) -> Result<Self, AllocError> {
         inject::allocation()?;
-        sync::Arc::new(value, GFP_KERNEL).map(Self).map_err(|_| AllocError)
+        sync::Arc::new(value, GFP_KERNEL_ACCOUNT).map(Self).map_err(|_| AllocError)
     }
 
     /// Whether both point to the same value.
@@ -90,7 +90,7 @@ impl<T> Mutex<T> {
     pub fn new(rank: Rank, value: T) -> Result<Self, AllocError> {
         inject::allocation()?;
         let (class, name) = class(rank);
-        KBox::pin_init(sync::Mutex::new(Unpinned(value), name, class), GFP_KERNEL)
+        KBox::pin_init(sync::Mutex::new(Unpinned(value), name, class), GFP_KERNEL_ACCOUNT)
             .map(Self)
             .map_err(|_| AllocError)
     }

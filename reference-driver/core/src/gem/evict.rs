@@ -14,7 +14,7 @@ use crate::call::Call;
 use crate::counters::Counter;
 use crate::debug::delay::Point;
 use crate::device::Device;
-use crate::facade::Arc;
+use crate::facade::{Arc, Vec};
 use crate::host::Host;
 use crate::sync::resv::ExecLock;
 use crate::vm::Vm;
@@ -76,24 +76,29 @@ fn make_room<H: Host>(
 type Key = (u64, u64);
 
 /// The least recently used object behind `after` that is in VRAM and may leave it.
-fn next_victim<H: Host>(dev: &Device<H>, after: Key) -> Result<Option<(Key, GemRef<H>)>, Errno> {
-    let objects = dev.objects.lock();
-    let mut best: Option<(Key, &Arc<Gem<H>>)> = None;
-    for (_, gem) in objects.iter() {
-        let key = (gem.last_use(), gem.id);
-        let may_leave = gem.placement & REGION_SYSTEM != 0;
-        let comes_next = key > after && best.as_ref().is_none_or(|(least, _)| key < *least);
-        if may_leave && comes_next && gem.resident() == REGION_VRAM {
-            best = Some((key, gem));
+fn next_victim<H: Host>(
+    dev: &Device<H>,
+    mut after: Key,
+) -> Result<Option<(Key, GemRef<H>)>, Errno> {
+    loop {
+        let objects = dev.objects.lock();
+        let mut best: Option<(Key, &Arc<Gem<H>>)> = None;
+        for (_, gem) in objects.iter() {
+            let key = (gem.last_use(), gem.id);
+            let may_leave = gem.placement & REGION_SYSTEM != 0;
+            let comes_next = key > after && best.as_ref().is_none_or(|(least, _)| key < *least);
+            if may_leave && comes_next && gem.resident() == REGION_VRAM {
+                best = Some((key, gem));
+            }
         }
-    }
-    let found = best.map(|(key, gem)| (key, GemRef::try_get(gem)));
-    drop(objects);
-    match found {
-        None => Ok(None),
-        Some((key, Some(gem))) => Ok(Some((key, gem))),
-        // It is about to go: its frames will be free soon; look behind it.
-        Some((key, None)) => next_victim(dev, key),
+        let found = best.map(|(key, gem)| (key, GemRef::try_get(gem)));
+        drop(objects);
+        match found {
+            None => return Ok(None),
+            Some((key, Some(gem))) => return Ok(Some((key, gem))),
+            // It is about to go: its frames will be free soon; look behind it.
+            Some((key, None)) => after = key,
+        }
     }
 }
 
@@ -199,13 +204,16 @@ fn move_to<H: Host>(
         true => Place::Nowhere,
         false => alloc_system(call, gem)?,
     };
-    if let Err(errno) = take_out(gem) {
-        system.free(dev, gem.size);
-        if let Some(frames) = frames {
-            free_vram(dev, frames);
+    let paused = match take_out(gem) {
+        Ok(paused) => paused,
+        Err(errno) => {
+            system.free(dev, gem.size);
+            if let Some(frames) = frames {
+                free_vram(dev, frames);
+            }
+            return Err(errno);
         }
-        return Err(errno);
-    }
+    };
     dev.delay(Point::EvictUnmapped);
     let copied = match frames {
         Some(frames) => fill_vram(call, gem, frames, true),
@@ -222,7 +230,7 @@ fn move_to<H: Host>(
         gem.set_place(place).free(dev, gem.size);
         count_move(dev, gem, to_vram);
     });
-    put_back(gem);
+    put_back(gem, &paused);
     result
 }
 
@@ -238,25 +246,34 @@ fn count_move<H: Host>(dev: &Device<H>, gem: &Gem<H>, to_vram: bool) {
     }
 }
 
+/// Long-running VMs that are paused for a move. Those, whatever maps the object by then, must be
+/// resumed: a VM lets go of an object without its reservation.
+type Paused<H> = Vec<Arc<Vm<H>>>;
+
 /// Takes an object out of the page tables of every VM. Long-running VMs are paused first, with what
 /// the way back needs reserved.
-fn take_out<H: Host>(gem: &GemRef<H>) -> Result<(), Errno> {
+fn take_out<H: Host>(gem: &GemRef<H>) -> Result<Paused<H>, Errno> {
+    let mut paused = Vec::new();
     let mut after = 0;
     while let Some(vm) = gem.next_link(after) {
         after = vm.id;
-        if vm.is_long_running() {
-            if let Err(errno) = vm.pause_for_move(gem) {
-                put_back(gem);
-                return Err(errno);
-            }
+        if !vm.is_long_running() {
+            continue;
         }
+        let room = paused.reserve(1).map_err(Errno::from);
+        if let Err(errno) = room.and_then(|()| vm.pause_for_move(gem)) {
+            put_back(gem, &paused);
+            return Err(errno);
+        }
+        let fits = paused.push_within_capacity(vm).is_ok();
+        debug_assert!(fits, "the room was made");
     }
     after = 0;
     while let Some(vm) = gem.next_link(after) {
         after = vm.id;
         hide(gem, &vm);
     }
-    Ok(())
+    Ok(paused)
 }
 
 fn hide<H: Host>(gem: &GemRef<H>, vm: &Arc<Vm<H>>) {
@@ -266,14 +283,10 @@ fn hide<H: Host>(gem: &GemRef<H>, vm: &Arc<Vm<H>>) {
     vm.clear_object(gem);
 }
 
-/// Writes the page tables of long-running VMs again, wherever the object is now, and lets them go on.
-fn put_back<H: Host>(gem: &GemRef<H>) {
-    let mut after = 0;
-    while let Some(vm) = gem.next_link(after) {
-        after = vm.id;
-        if vm.is_long_running() {
-            vm.resume_after_move(gem);
-        }
+/// Writes the page tables of paused VMs again, wherever the object is now, and lets them go on.
+fn put_back<H: Host>(gem: &GemRef<H>, paused: &[Arc<Vm<H>>]) {
+    for vm in paused {
+        vm.resume_after_move(gem);
     }
 }
 

@@ -57,6 +57,14 @@ impl<H: Host> PtOp<H> {
     }
 }
 
+/// A user fence that is due when its job has signalled.
+pub struct UserWrite<H: Host> {
+    /// For whom.
+    pub task: H::Task,
+    /// What and where.
+    pub fence: UserFence,
+}
+
 /// A bind job.
 pub struct BindJob<H: Host> {
     /// The VM.
@@ -73,8 +81,8 @@ pub struct BindJob<H: Host> {
     pub stock: Stock,
     /// What the call took out of the address space.
     pub removed: Option<Removed>,
-    /// The caller, and the user fence to write for it.
-    pub user_fence: Option<(H::Task, UserFence)>,
+    /// The user fence to write for the caller.
+    pub user_fence: Option<Box<UserWrite<H>>>,
     /// The update is to fail.
     pub fail: bool,
     /// Where it stands with [`Point::BindCommit`].
@@ -127,14 +135,13 @@ impl<H: Host> BindJob<H> {
         dev.signal(&self.fence, error);
     }
 
-    /// Writes the caller's word. Not in the fence path: the page may have to come from somewhere,
-    /// and memory may be freed only by what waits for the fence.
+    /// Passes the caller's word on to be written: not in the fence path, since the page may have to
+    /// come from somewhere.
     fn signal_user(&mut self, dev: &Device<H>, error: Option<Errno>) {
-        let Some((task, fence)) = self.user_fence.take() else { return };
-        let bytes = fence.value.to_ne_bytes();
-        // A bad address is noticed only here, and then nothing is written.
-        if error.is_none() && dev.host.copy_to_user(task, fence.addr, &bytes).is_ok() {
-            dev.counters.inc(Counter::UserFencesSignalled);
+        match self.user_fence.take() {
+            Some(write) if error.is_none() => dev.user_fences.submit(write),
+            Some(_) => dev.user_fences.unreserve(),
+            None => {}
         }
     }
 
@@ -177,8 +184,39 @@ fn write_one<H: Host>(
 /// Does one piece of work for the bind queues.
 pub fn step<H: Host>(dev: &Device<H>) -> Step {
     match dev.binds.pick(BindJob::is_ready) {
-        Some((id, job)) => run(dev, id, job),
+        Some((id, job)) => run(dev, id, job, |job| dev.clean_ups.submit(job)),
         None => Step::Idle,
+    }
+}
+
+/// Frees what one job removed.
+pub fn clean_up_step<H: Host>(dev: &Device<H>) -> Step {
+    let worked = dev.clean_ups.work(BindJob::clean_up);
+    if worked {
+        dev.host.wake();
+    }
+    if worked {
+        Step::Worked
+    } else {
+        Step::Idle
+    }
+}
+
+/// Writes one user fence.
+pub fn user_fence_step<H: Host>(dev: &Device<H>) -> Step {
+    let worked = dev.user_fences.work(|UserWrite { task, fence }| {
+        // A bad address is noticed only here, and then nothing is written.
+        if dev.host.copy_to_user(task, fence.addr, &fence.value.to_ne_bytes()).is_ok() {
+            dev.counters.inc(Counter::UserFencesSignalled);
+        }
+    });
+    if worked {
+        dev.host.wake();
+    }
+    if worked {
+        Step::Worked
+    } else {
+        Step::Idle
     }
 }
 
@@ -186,14 +224,24 @@ pub fn step<H: Host>(dev: &Device<H>) -> Step {
 pub fn help<H: Host>(dev: &Device<H>, id: EntityId, done: &Fence) {
     while !done.is_signalled() {
         let Some(job) = dev.binds.take(id, BindJob::is_ready) else { break };
-        if run(dev, id, job) != Step::Worked {
+        let clean_up = |job: Box<BindJob<H>>| {
+            dev.clean_ups.unreserve();
+            Box::into_inner(job).clean_up();
+        };
+        if run(dev, id, job, clean_up) != Step::Worked {
             break;
         }
     }
 }
 
-/// Runs a job that was taken from its queue, or lets it be held at a delay point.
-fn run<H: Host>(dev: &Device<H>, id: EntityId, mut job: Box<BindJob<H>>) -> Step {
+/// Runs a job that was taken from its queue, or lets it be held at a delay point. `clean_up` has a
+/// promised place for it.
+fn run<H: Host>(
+    dev: &Device<H>,
+    id: EntityId,
+    mut job: Box<BindJob<H>>,
+    clean_up: impl FnOnce(Box<BindJob<H>>),
+) -> Step {
     let path = FencePath::enter();
     if job.written.is_none() {
         if let Some((until_ns, _)) = dev.delay_poll(Point::BindCommit, &mut job.hold_commit) {
@@ -206,11 +254,11 @@ fn run<H: Host>(dev: &Device<H>, id: EntityId, mut job: Box<BindJob<H>>) -> Step
     }
     let error = job.written.flatten();
     job.signal(dev, error);
-    drop(path);
     job.signal_user(dev, error);
+    drop(path);
     // The job may hold the last reference to its queue: the lane is done with that first.
     dev.binds.finish(id);
-    Box::into_inner(job).clean_up();
+    clean_up(job);
     dev.host.wake();
     Step::Worked
 }

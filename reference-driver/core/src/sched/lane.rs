@@ -261,3 +261,53 @@ impl<J> Lane<J> {
         debug_assert!(gone.is_some_and(|entity| entity.unfinished() == 0), "jobs hold their queue");
     }
 }
+
+/// A lane with one queue, for work that is passed on: first in, first out.
+pub struct Line<J> {
+    lane: Lane<J>,
+    queue: EntityId,
+}
+
+impl<J> Line<J> {
+    /// An empty one with room for `room` jobs.
+    ///
+    /// # Errors
+    /// [`AllocError`] without memory.
+    pub fn new(room: usize) -> Result<Self, AllocError> {
+        let lane = Lane::new()?;
+        let queue = lane.add(0, room)?;
+        Ok(Line { lane, queue })
+    }
+
+    /// Promises a place, so that [`Line::submit`] cannot fail.
+    ///
+    /// # Errors
+    /// [`AllocError`] without memory.
+    pub fn reserve(&self) -> Result<(), AllocError> {
+        self.lane.reserve(self.queue, usize::MAX).map(|_| ())
+    }
+
+    /// Gives a promised place back.
+    pub fn unreserve(&self) {
+        self.lane.unreserve(self.queue);
+    }
+
+    /// Appends a job in a promised place.
+    pub fn submit(&self, job: Box<J>) {
+        let submitted = self.lane.submit(self.queue, job);
+        debug_assert!(submitted.is_ok(), "a line is not killed");
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.lane.load() == 0
+    }
+
+    /// Does the first job with `work`; false if there is none.
+    pub fn work(&self, work: impl FnOnce(J)) -> bool {
+        let Some(job) = self.lane.take(self.queue, |_| true) else { return false };
+        work(Box::into_inner(job));
+        self.lane.finish(self.queue);
+        true
+    }
+}

@@ -14,12 +14,13 @@ use super::{Pending, Space, Vm};
 use crate::call::Call;
 use crate::counters::Counter;
 use crate::debug::delay::{Hold, Point};
+use crate::device::Device;
 use crate::facade::{AllocError, Arc, Box, Ordering, Vec};
 use crate::gem::{evict, GemRef};
 use crate::gpuva::{Changes, Mapping, Op, Span};
 use crate::host::Host;
 use crate::pgtable::{Leave, Need, Stock};
-use crate::sched::bind::{help, BindJob, PtOp};
+use crate::sched::bind::{help, BindJob, PtOp, UserWrite};
 use crate::sched::lane::EntityId;
 use crate::sched::queue::Queue;
 use crate::sync::args::Syncs;
@@ -100,7 +101,6 @@ pub fn submit<H: Host>(call: &Call<'_, H>, request: Request<H>) -> Result<(), Er
     })?;
     let fence = job.fence.clone();
     job.queue = queue;
-    job.user_fence = syncs.user_fence.map(|fence| (call.task, fence));
     call.dev.delay(Point::BindPrepared);
     syncs.install(&fence);
     if let Some(queue) = &job.queue {
@@ -126,6 +126,42 @@ pub fn submit<H: Host>(call: &Call<'_, H>, request: Request<H>) -> Result<(), Er
     }
     vm.settle();
     Ok(())
+}
+
+/// Places promised to a job in all the lines that it will stand in.
+struct Places {
+    entity: EntityId,
+    user_fence: bool,
+}
+
+impl Places {
+    fn reserve<H: Host>(
+        dev: &Device<H>,
+        entity: EntityId,
+        user_fence: bool,
+    ) -> Result<Self, Errno> {
+        // Without a limit there is always a place.
+        dev.binds.reserve(entity, usize::MAX)?;
+        if let Err(error) = dev.clean_ups.reserve() {
+            dev.binds.unreserve(entity);
+            return Err(error.into());
+        }
+        if user_fence {
+            if let Err(error) = dev.user_fences.reserve() {
+                Places { entity, user_fence: false }.give_back(dev);
+                return Err(error.into());
+            }
+        }
+        Ok(Places { entity, user_fence })
+    }
+
+    fn give_back<H: Host>(self, dev: &Device<H>) {
+        dev.binds.unreserve(self.entity);
+        dev.clean_ups.unreserve();
+        if self.user_fence {
+            dev.user_fences.unreserve();
+        }
+    }
 }
 
 /// Does everything of a call that can fail, and makes it final.
@@ -166,9 +202,10 @@ fn prepare<H: Host>(
         hold_signal: Hold::Before,
         written: None,
     })?;
-    if !call.dev.binds.reserve(entity, usize::MAX)? {
-        return Err(Errno::NOMEM);
+    if let Some(fence) = syncs.user_fence {
+        job.user_fence = Some(Box::new(UserWrite { task: call.task, fence })?);
     }
+    let places = Places::reserve(call.dev, entity, job.user_fence.is_some())?;
     let mut preparation = Preparation {
         call,
         vm,
@@ -182,7 +219,7 @@ fn prepare<H: Host>(
         Ok(()) => preparation.finish(&mut job),
         Err(errno) => {
             preparation.revert(actions);
-            call.dev.binds.unreserve(entity);
+            places.give_back(call.dev);
             return Err(errno);
         }
     }

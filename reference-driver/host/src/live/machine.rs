@@ -391,32 +391,29 @@ impl Machine {
         }
         let mut workers = lock(&self.workers);
         if workers.bind.is_none() {
-            workers.bind = self.start(Worker::Bind);
+            workers.bind = self.start("bind".to_owned(), Worker::COMMON.to_vec());
         }
         if engines && workers.engines.is_empty() {
-            let all = (0..self.engines).map(Worker::Engine);
-            workers.engines = all.filter_map(|worker| self.start(worker)).collect();
+            let start =
+                |engine| self.start(format!("engine{engine}"), vec![Worker::Engine(engine)]);
+            workers.engines = (0..self.engines).filter_map(start).collect();
             let _once = self.started.set(());
         }
     }
 
-    fn start(&self, worker: Worker) -> Option<JoinHandle<()>> {
+    fn start(&self, name: String, workers: Vec<Worker>) -> Option<JoinHandle<()>> {
         let machine = self.this.upgrade()?;
-        let name = match worker {
-            Worker::Bind => "bind".to_owned(),
-            Worker::Engine(number) => format!("engine{number}"),
-        };
         let thread = std::thread::Builder::new().name(name).stack_size(STACK);
-        thread.spawn(move || machine.work(worker)).ok()
+        thread.spawn(move || machine.work(&workers)).ok()
     }
 
-    /// A worker's life.
-    fn work(&self, worker: Worker) {
+    /// A thread's life: it serves its workers in turn, each of them while there is work.
+    fn work(&self, workers: &[Worker]) {
         let events = &self.world().events;
         let mut pause = STALL[0];
         while !self.world().over.load(Ordering::SeqCst) {
             let seen = events.now();
-            match self.call(|driver| driver.step(worker)) {
+            match self.call(|driver| step(driver, workers)) {
                 Ok(Step::Worked) => pause = STALL[0],
                 Ok(Step::Idle) => {
                     pause = STALL[0];
@@ -474,4 +471,20 @@ impl Owner for Machine {
     fn note(&self, recent: bool) {
         self.recent.store(recent, Ordering::SeqCst);
     }
+}
+
+/// Steps several workers; the busiest answer counts.
+fn step(driver: &Driver<World>, workers: &[Worker]) -> Step {
+    let mut all = Step::Idle;
+    for worker in workers {
+        all = match (driver.step(*worker), all) {
+            (Step::Worked, _) | (_, Step::Worked) => Step::Worked,
+            (Step::Stalled { until_ns: one }, Step::Stalled { until_ns: other }) => {
+                Step::Stalled { until_ns: one.min(other) }
+            }
+            (Step::Idle, before) => before,
+            (stalled, Step::Idle) => stalled,
+        };
+    }
+    all
 }

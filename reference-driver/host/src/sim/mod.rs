@@ -183,13 +183,15 @@ pub(crate) enum Progress {
 pub(crate) fn step_any(driver: &Driver<SimHost>) -> Progress {
     let host = driver.host();
     let engines = driver.config().engines;
-    let workers = 1 + engines;
+    let common = Worker::COMMON.len() as u32;
+    let workers = common + engines;
     let first = host.below(workers);
     let mut until: Option<u64> = None;
     for turn in 0..workers {
-        let worker = match (first + turn) % workers {
-            0 => Worker::Bind,
-            engine => Worker::Engine(engine - 1),
+        let number = (first + turn) % workers;
+        let worker = match Worker::COMMON.get(number as usize) {
+            Some(worker) => *worker,
+            None => Worker::Engine(number - common),
         };
         if !driver.runnable(worker) {
             continue;

@@ -9,7 +9,7 @@ use std::sync::{Mutex as Plain, MutexGuard as PlainGuard};
 use fencepost_core::driver::{Config, Driver, File, Step, Worker};
 use fencepost_core::host::{Atomic, BoMem, BusError, FdKind, FdRef, Host, Phys, Width};
 use fencepost_uapi::{Errno, Record};
-use shuttle::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use shuttle::sync::{Arc, Condvar, Mutex};
 use shuttle::thread::{self, JoinHandle};
 
@@ -153,7 +153,8 @@ impl Host for World {
 pub(crate) struct Device {
     pub(crate) driver: Driver<World>,
     pub(crate) file: File<World>,
-    stop: Arc<AtomicBool>,
+    /// How many workers were told to stop: those that give work to others first.
+    stop: Arc<AtomicUsize>,
 }
 
 impl Device {
@@ -168,20 +169,21 @@ impl Device {
             Config { vram_bytes: 64 << 10, system_bytes: 1 << 20, engines: 1, testing: true };
         let driver = Driver::new(world, config).expect("a device");
         let file = driver.open().expect("opens");
-        let device = Device { driver, file, stop: Arc::new(AtomicBool::new(false)) };
-        let workers = [Worker::Bind, Worker::Engine(0)];
-        let workers = workers.map(|worker| {
+        let device = Device { driver, file, stop: Arc::new(AtomicUsize::new(0)) };
+        let all = [Worker::Engine(0)].into_iter().chain(Worker::COMMON);
+        let workers = all.enumerate().map(|(place, worker)| {
             let device = device.clone();
-            thread::spawn(move || device.work(worker))
+            thread::spawn(move || device.work(worker, place))
         });
-        (device, workers.into_iter().collect())
+        let workers = workers.collect();
+        (device, workers)
     }
 
-    fn work(&self, worker: Worker) {
+    fn work(&self, worker: Worker, place: usize) {
         loop {
             let seen = self.driver.host().seen();
             // Looked at before the step: what was there when it was set is still done.
-            let stopping = self.stop.load(Ordering::SeqCst);
+            let stopping = self.stop.load(Ordering::SeqCst) > place;
             match self.driver.step(worker) {
                 Step::Worked => {}
                 _ if stopping => break,
@@ -194,9 +196,9 @@ impl Device {
     /// Closes the file, stops the workers and checks that nothing is left.
     pub(crate) fn stop(self, workers: Vec<JoinHandle<()>>) {
         self.driver.close(&self.file);
-        self.stop.store(true, Ordering::SeqCst);
-        self.driver.host().wake();
-        for worker in workers {
+        for (place, worker) in workers.into_iter().enumerate() {
+            self.stop.store(place + 1, Ordering::SeqCst);
+            self.driver.host().wake();
             worker.join().expect("no worker panics");
         }
         let names = fencepost_uapi::fencepost::COUNTERS.iter();
