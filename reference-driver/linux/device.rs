@@ -14,6 +14,7 @@ use crate::host::BoMem;
 use crate::vm::dump;
 use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
 use fencepost_uapi::{drm as drm_ioctls, ioctl, Errno};
+use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::sync::aref::ARef;
 use kernel::{bindings, device, drm, error::to_result};
@@ -59,7 +60,7 @@ impl drm::file::DriverFile for Open {
     fn open(device: &Device) -> Result<Pin<KBox<Self>>> {
         let file = device.driver.open().map_err(error)?;
         let open = Open { device: device.into(), file };
-        Ok(KBox::pin(open, GFP_KERNEL)?)
+        Ok(KBox::pin(open, GFP_KERNEL_ACCOUNT)?)
     }
 }
 
@@ -96,14 +97,11 @@ fn raw<C: drm::DeviceContext>(device: &Device<C>) -> *mut bindings::drm_device {
 }
 
 /// Registers a device of `parent`; it is unregistered when the parent is unbound.
-pub(super) fn register(
-    parent: &device::Device<device::Bound>,
-    driver: Driver<World>,
-) -> Result<ARef<Device>> {
+pub(super) fn register(parent: &device::Device<device::Bound>, driver: Driver<World>) -> Result {
     let new = drm::UnregisteredDevice::<Drm>::new(parent, Ok::<_, Error>(Data { driver }))?;
     // SAFETY: not registered yet, so nobody else looks at it.
     to_result(unsafe { shim::fp_drm_patch(raw(&new).cast()) })?;
-    Ok(drm::Registration::new_foreign_owned(new, parent, 0)?.into())
+    drm::Registration::new_foreign_owned(new, parent, 0).map(|_| ())
 }
 
 /// The driver's file behind DRM's.
@@ -194,7 +192,7 @@ unsafe extern "C" fn fp_rust_import(
     // SAFETY: as the caller guarantees.
     let device: &Device = unsafe { drm::Device::from_raw(device) };
     let boxed = drm_core::import(device.driver.device(), BoMem(mem), size)
-        .and_then(|new| KBox::new(new, GFP_KERNEL).map_err(|_| Errno::NOMEM));
+        .and_then(|new| KBox::new(new, GFP_KERNEL_ACCOUNT).map_err(|_| Errno::NOMEM));
     match boxed {
         Ok(boxed) => {
             // SAFETY: as the caller guarantees.

@@ -11,7 +11,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
 use fencepost_uapi::fencepost::{GEM_CREATE_VM_PRIVATE, REGION_SYSTEM};
 use fencepost_uapi::Errno;
-use kernel::alloc::{flags::GFP_KERNEL, KBox};
+use kernel::alloc::{flags::GFP_KERNEL_ACCOUNT, KBox};
 
 use crate::device::Device;
 use crate::facade::{AllocError, Arc};
@@ -130,7 +130,7 @@ impl<H: Host> Handles<H> {
     pub fn add_gem(&self, gem: GemRef<H>) -> Result<u32, Errno> {
         let private = gem.flags & GEM_CREATE_VM_PRIVATE != 0;
         let new = NewObject { world: self.world(), mem: gem.mem.0, id: gem.id, private };
-        let boxed = KBox::into_raw(KBox::new(gem, GFP_KERNEL).map_err(|_| Errno::NOMEM)?);
+        let boxed = KBox::into_raw(KBox::new(gem, GFP_KERNEL_ACCOUNT).map_err(|_| Errno::NOMEM)?);
         let mut handle = 0;
         // SAFETY: the file is open during a call; the box belongs to the callee now.
         let ret = unsafe { fp_gem_create_handle(self.file(), &new, boxed.cast(), &mut handle) };

@@ -11,7 +11,6 @@ mod workers;
 mod world;
 
 use crate::driver::{Config, Driver};
-use kernel::sync::aref::ARef;
 use kernel::{faux, prelude::*, str::CString};
 use world::World;
 
@@ -38,6 +37,10 @@ module! {
             default: 1,
             description: "Number of devices (1 to 8)",
         },
+        testing: u32 {
+            default: 1,
+            description: "Clients may use the debug group, which can hold up each other's work (0 or 1)",
+        },
     },
 }
 
@@ -45,20 +48,26 @@ module! {
 /// unregisters it.
 struct Node {
     _workers: workers::Workers,
-    _parent: faux::Registration,
+    parent: faux::Registration,
+    driver: Driver<World>,
 }
 
 impl Node {
+    /// All of a device but its nodes.
     fn new(number: u32, config: Config) -> Result<Self> {
         let host = World::new(config.vram_bytes).map_err(errno)?;
         let driver = Driver::new(host, config).map_err(errno)?;
-        let parent =
-            faux::Registration::new(&CString::try_from_fmt(fmt!("fencepost.{number}"))?, None)?;
+        let name = CString::try_from_fmt(fmt!("fencepost.{number}"))?;
+        let parent = faux::Registration::new(&name, None)?;
+        let workers = workers::Workers::start(driver.clone())?;
+        Ok(Node { _workers: workers, parent, driver })
+    }
+
+    /// Shows it to user space. Nothing may fail after that: files may be open.
+    fn register(&self) -> Result {
         // SAFETY: a faux device is bound from its creation to its destruction.
-        let bound = unsafe { parent.as_ref().as_bound() };
-        let device: ARef<device::Device> = device::register(bound, driver)?;
-        let workers = workers::Workers::start(device, config.engines)?;
-        Ok(Node { _workers: workers, _parent: parent })
+        let bound = unsafe { self.parent.as_ref().as_bound() };
+        device::register(bound, self.driver.clone()).map(|_| ())
     }
 }
 
@@ -84,13 +93,24 @@ impl kernel::Module for Fencepost {
                 .checked_mul(1 << 20)
                 .ok_or(EINVAL)?,
             engines,
-            ..Config::default()
+            testing: *module_parameters::testing.value() != 0,
         };
         let mut nodes = KVec::new();
         for number in 0..devices {
             nodes.push(Node::new(number, config)?, GFP_KERNEL)?;
         }
-        pr_info!("{devices} devices, {} MiB of device memory each\n", config.vram_bytes >> 20);
+        let mut shown = 0;
+        for node in &nodes {
+            match node.register() {
+                Ok(()) => shown += 1,
+                Err(error) if shown == 0 => return Err(error),
+                Err(_) => {
+                    pr_err!("device {shown} and those behind it cannot be registered\n");
+                    break;
+                }
+            }
+        }
+        pr_info!("{shown} devices, {} MiB of device memory each\n", config.vram_bytes >> 20);
         Ok(Fencepost { _nodes: nodes })
     }
 }

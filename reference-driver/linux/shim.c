@@ -6,6 +6,7 @@
  * Lifetime of pages: GPU accesses run under RCU, so a page that leaves the frame table or the DMA
  * table is freed only after a grace period; a stale translation finds nothing or another page.
  */
+#include <linux/compat.h>
 #include <linux/dma-buf.h>
 #include <linux/dma-fence.h>
 #include <linux/dma-fence-chain.h>
@@ -38,6 +39,7 @@
 /* offsets and DMA addresses start above what a driver could confuse with a size or a handle */
 #define FP_FIRST_OFFSET	(1ull << 32)
 #define FP_FIRST_DMA	(1ull << 32)
+#define FP_LAST_DMA	(1ull << 52)	/* what a page-table entry holds */
 #define FP_GAP		SZ_2M
 
 /*
@@ -93,9 +95,9 @@ struct fp_world *fp_world_create(u64 vram_frames)
 	}
 	w->nframes = vram_frames;
 	init_waitqueue_head(&w->wq);
-	xa_init(&w->bos);
-	xa_init(&w->dma);
-	xa_init_flags(&w->mms, XA_FLAGS_ALLOC1);
+	xa_init_flags(&w->bos, XA_FLAGS_ACCOUNT);
+	xa_init_flags(&w->dma, XA_FLAGS_ACCOUNT);
+	xa_init_flags(&w->mms, XA_FLAGS_ALLOC1 | XA_FLAGS_ACCOUNT);
 	atomic64_set(&w->next_offset, FP_FIRST_OFFSET);
 	atomic64_set(&w->next_dma, FP_FIRST_DMA);
 	return w;
@@ -153,10 +155,11 @@ int fp_task_current(struct fp_world *w, u64 *task)
 		}
 	}
 	ret = __xa_alloc_cyclic(&w->mms, &id, mm, xa_limit_32b, &w->next_mm, GFP_KERNEL);
-	if (ret >= 0)
+	if (ret >= 0) {
 		mmgrab(mm);
+		*task = id;
+	}
 	xa_unlock(&w->mms);
-	*task = id;
 	return ret < 0 ? ret : 0;
 }
 
@@ -225,8 +228,10 @@ static void fp_bo_free(struct fp_bo *bo)
 	struct dma_buf *dmabuf;
 	u64 i;
 
-	for (i = 0; i < bo->nown && bo->pages[i]; i++)
+	for (i = 0; i < bo->nown && bo->pages[i]; i++) {
 		put_page(bo->pages[i]);
+		cond_resched();
+	}
 	if (bo->attach) {
 		dmabuf = bo->attach->dmabuf;
 		dma_buf_vunmap_unlocked(dmabuf, &bo->map);
@@ -348,6 +353,8 @@ int fp_dma_map(struct fp_world *w, u64 offset, u64 page, u64 count, u64 *addr)
 		return -EIO;
 	/* addresses are not used again; 2 MiB alignment suits every page size */
 	first = atomic64_fetch_add(ALIGN(count << PAGE_SHIFT, SZ_2M), &w->next_dma);
+	if (first + (count << PAGE_SHIFT) > FP_LAST_DMA)
+		return -ENOMEM;
 	for (i = 0; i < count; i++) {
 		ret = xa_err(xa_store(&w->dma, (first >> PAGE_SHIFT) + i, fp_bo_page(bo, page + i),
 				      GFP_KERNEL));
@@ -365,8 +372,10 @@ void fp_dma_unmap(struct fp_world *w, u64 addr, u64 count)
 	u64 i;
 
 	/* storing NULL over an entry allocates nothing */
-	for (i = 0; i < count; i++)
+	for (i = 0; i < count; i++) {
 		xa_erase(&w->dma, (addr >> PAGE_SHIFT) + i);
+		cond_resched();
+	}
 }
 
 void fp_access_begin(void)
@@ -470,6 +479,7 @@ static int fp_thread_main(void *data)
 
 struct fp_thread *fp_thread_run(struct fp_world *w, u32 worker, void *ctx)
 {
+	static const char * const names[] = { "bind", "clean", "ufence" };
 	struct fp_thread *t = kzalloc(sizeof(*t), GFP_KERNEL);
 	struct task_struct *task;
 
@@ -477,8 +487,11 @@ struct fp_thread *fp_thread_run(struct fp_world *w, u32 worker, void *ctx)
 		return NULL;
 	t->ctx = ctx;
 	t->worker = worker;
-	task = kthread_run(fp_thread_main, t, worker ? "fencepost-eng%u" : "fencepost-bind",
-			   worker - 1);
+	if (worker < ARRAY_SIZE(names))
+		task = kthread_run(fp_thread_main, t, "fencepost-%s", names[worker]);
+	else
+		task = kthread_run(fp_thread_main, t, "fencepost-eng%u",
+				   worker - (u32)ARRAY_SIZE(names));
 	if (IS_ERR(task)) {
 		kfree(t);
 		return NULL;
@@ -491,6 +504,12 @@ void fp_thread_stop(struct fp_thread *t)
 {
 	kthread_stop(t->task);
 	kfree(t);
+}
+
+/* A thread with work without end must pass a point of rest, for RCU tasks and without preemption. */
+void fp_thread_breathe(void)
+{
+	cond_resched_tasks_rcu_qs();
 }
 
 bool fp_thread_should_stop(void)
@@ -733,8 +752,10 @@ static int fp_gem_mmap(struct drm_gem_object *obj, struct vm_area_struct *vma)
 	int ret;
 
 	if (drm_gem_is_imported(obj)) {
-		ret = dma_buf_mmap(obj->dma_buf, vma, 0);
-		/* the mapping is the exporter's now and holds its object */
+		/* the mapping becomes the exporter's, who need not set what DRM has set */
+		vma->vm_private_data = NULL;
+		vma->vm_ops = NULL;
+		ret = dma_buf_mmap(obj->import_attach->dmabuf, vma, 0);
 		if (!ret)
 			drm_gem_object_put(obj);
 		return ret;
@@ -920,6 +941,20 @@ static long fp_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
 	return ret;
 }
 
+#ifdef CONFIG_COMPAT
+/* The driver's records have no pointers of a size: only the DRM core's need to be converted. */
+static long fp_compat_ioctl(struct file *filp, unsigned int cmd, unsigned long arg)
+{
+	unsigned int nr = DRM_IOCTL_NR(cmd);
+
+	if (_IOC_TYPE(cmd) == DRM_IOCTL_BASE && nr >= DRM_COMMAND_BASE && nr < DRM_COMMAND_END)
+		return fp_ioctl(filp, cmd, (unsigned long)compat_ptr(arg));
+	return drm_compat_ioctl(filp, cmd, arg);
+}
+#else
+#define fp_compat_ioctl NULL
+#endif
+
 static int (*fp_rust_open)(struct drm_device *drm, struct drm_file *file);
 
 static int fp_open(struct drm_device *drm, struct drm_file *file)
@@ -987,18 +1022,22 @@ int fp_drm_patch(struct drm_device *drm)
 
 	if (ret)
 		return ret;
-	fp_fops = *drm->driver->fops;
-	fp_fops.owner = THIS_MODULE;	/* Rust leaves it NULL: rmmod under an open file would oops */
-	fp_fops.unlocked_ioctl = fp_ioctl;
-	fp_fops.compat_ioctl = NULL;
-	fp_fops.show_fdinfo = drm_show_fdinfo;
-	fp_driver = *drm->driver;
-	fp_driver.fops = &fp_fops;
-	fp_driver.driver_features |= DRIVER_SYNCOBJ | DRIVER_SYNCOBJ_TIMELINE;
-	fp_driver.gem_prime_import_sg_table = fp_gem_import;
-	fp_driver.show_fdinfo = fp_show_fdinfo;
-	fp_rust_open = fp_driver.open;
-	fp_driver.open = fp_open;
+	/* the same for every device, and not to be touched once one is registered */
+	if (!fp_driver.fops) {
+		fp_fops = *drm->driver->fops;
+		/* Rust leaves it NULL: rmmod under an open file would oops */
+		fp_fops.owner = THIS_MODULE;
+		fp_fops.unlocked_ioctl = fp_ioctl;
+		fp_fops.compat_ioctl = fp_compat_ioctl;
+		fp_fops.show_fdinfo = drm_show_fdinfo;
+		fp_driver = *drm->driver;
+		fp_driver.driver_features |= DRIVER_SYNCOBJ | DRIVER_SYNCOBJ_TIMELINE;
+		fp_driver.gem_prime_import_sg_table = fp_gem_import;
+		fp_driver.show_fdinfo = fp_show_fdinfo;
+		fp_rust_open = fp_driver.open;
+		fp_driver.open = fp_open;
+		fp_driver.fops = &fp_fops;
+	}
 	drm->driver = &fp_driver;
 	drm_debugfs_add_files(drm, fp_debugfs, ARRAY_SIZE(fp_debugfs));
 	return 0;

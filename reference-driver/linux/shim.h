@@ -57,6 +57,7 @@ void fp_wake(struct fp_world *w);
 struct fp_thread *fp_thread_run(struct fp_world *w, u32 worker, void *ctx);
 void fp_thread_stop(struct fp_thread *t);
 bool fp_thread_should_stop(void);
+void fp_thread_breathe(void);
 void fp_thread_wait(struct fp_world *w, u64 until_ns, bool (*ready)(void *ctx), void *ctx);
 
 /* fences; errors are positive errnos */

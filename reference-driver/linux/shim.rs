@@ -81,6 +81,7 @@ unsafe extern "C" {
     pub(super) fn fp_thread_run(w: *mut RawWorld, worker: u32, ctx: *mut c_void) -> *mut RawThread;
     pub(super) fn fp_thread_stop(t: *mut RawThread);
     pub(super) fn fp_thread_should_stop() -> bool;
+    pub(super) safe fn fp_thread_breathe();
     pub(super) fn fp_thread_wait(w: *mut RawWorld, until_ns: u64, ready: Ready, ctx: *mut c_void);
 
     pub(super) fn fp_show_vm(m: *mut c_void, vm: u32, start: u64, end: u64);

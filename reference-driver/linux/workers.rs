@@ -1,16 +1,15 @@
-//! The driver's background work as kernel threads: one for page-table updates, one an engine.
+//! The driver's background work as kernel threads: one for each common worker, one an engine.
 //!
-//! Owns the threads. They borrow the driver of a device that the owner keeps alive.
+//! Owns the threads, and what they leave when they stop: an unsignalled fence must not outlive the
+//! module.
 #![expect(unsafe_code, reason = "threads of the C side borrow the driver")]
 
-use super::device::Device;
 use super::shim::{self, RawThread};
 use super::world::World;
 use crate::driver::{Driver, Step, Worker};
 use core::ffi::c_void;
 use core::ptr::NonNull;
 use kernel::prelude::*;
-use kernel::sync::aref::ARef;
 
 /// How soon a stalled worker tries again, in nanoseconds: it polls memory.
 const STALL_NS: u64 = 100_000;
@@ -18,8 +17,8 @@ const STALL_NS: u64 = 100_000;
 /// Running threads; dropping stops them.
 pub(super) struct Workers {
     threads: KVec<NonNull<RawThread>>,
-    /// What the threads work on: stopped before this reference goes.
-    device: ARef<Device>,
+    /// What the threads work on; in a box, since they point to it.
+    driver: KBox<Driver<World>>,
 }
 
 // SAFETY: the threads may be stopped from any thread.
@@ -28,26 +27,25 @@ unsafe impl Send for Workers {}
 unsafe impl Sync for Workers {}
 
 impl Workers {
-    /// Starts the bind worker and so many engines.
-    pub(super) fn start(device: ARef<Device>, engines: u32) -> Result<Self> {
-        let threads = KVec::with_capacity(engines as usize + 1, GFP_KERNEL)?;
-        let mut new = Workers { threads, device };
-        for worker in 0..=engines {
-            let driver = &new.device.driver;
+    /// Starts the threads of a driver.
+    pub(super) fn start(driver: Driver<World>) -> Result<Self> {
+        let count = Worker::COMMON.len() as u32 + driver.config().engines;
+        let threads = KVec::with_capacity(count as usize, GFP_KERNEL)?;
+        let mut new = Workers { threads, driver: KBox::new(driver, GFP_KERNEL)? };
+        for number in 0..count {
+            let driver: &Driver<World> = &new.driver;
             let ctx = core::ptr::from_ref(driver).cast_mut().cast();
             // SAFETY: the driver outlives the thread, which `drop` stops first.
-            let thread = unsafe { shim::fp_thread_run(driver.host().raw(), worker, ctx) };
+            let thread = unsafe { shim::fp_thread_run(driver.host().raw(), number, ctx) };
             new.threads.push(NonNull::new(thread).ok_or(ENOMEM)?, GFP_KERNEL)?;
         }
         Ok(new)
     }
-}
 
-impl Workers {
     /// Does what the threads have left of jobs whose files were closed. A job refers to its device: one
     /// that stayed would keep the device, its memory and its work queue beyond the module's text.
     fn finish(&self) {
-        let driver = &self.device.driver;
+        let driver = &self.driver;
         let mut idle = 0;
         while idle < self.threads.len() {
             idle = 0;
@@ -78,9 +76,12 @@ impl Drop for Workers {
     }
 }
 
-/// The worker of that number: the bind worker, then the engines.
+/// The worker of that number: the common ones, then the engines.
 fn worker_of(number: u32) -> Worker {
-    number.checked_sub(1).map_or(Worker::Bind, Worker::Engine)
+    match Worker::COMMON.get(number as usize) {
+        Some(worker) => *worker,
+        None => Worker::Engine(number - Worker::COMMON.len() as u32),
+    }
 }
 
 /// What a waiting thread looks for.
@@ -117,7 +118,10 @@ unsafe extern "C" fn fp_rust_worker(ctx: *mut c_void, number: u32) {
     // SAFETY: this is a kernel thread of the shim.
     while !unsafe { shim::fp_thread_should_stop() } {
         let (until, ready): (u64, shim::Ready) = match driver.step(worker) {
-            Step::Worked => continue,
+            Step::Worked => {
+                shim::fp_thread_breathe();
+                continue;
+            }
             Step::Idle => (u64::MAX, runnable),
             Step::Stalled { until_ns } => (until_ns.min(shim::fp_now_ns() + STALL_NS), never),
         };
