@@ -462,6 +462,7 @@ impl<H: Host> Preparation<'_, '_, H> {
         let counters = &self.call.dev.counters;
         job.removed = Some(self.vm.space().manager.seal(self.changes));
         job.work = self.work;
+        drop_covered(&mut job.work);
         job.stock = self.stock;
         counters.add(Counter::OpsMap, self.tally.maps);
         counters.add(Counter::OpsUnmap, self.tally.unmaps);
@@ -469,5 +470,21 @@ impl<H: Host> Preparation<'_, '_, H> {
         counters.add(Counter::OpsKeep, self.tally.keeps);
         counters.add(Counter::OpsPrefetch, self.tally.prefetches);
         counters.add(Counter::OpsMadvise, self.tally.madvises);
+    }
+}
+
+/// What a call maps again behind an unmap is not cleared in between: the GPU sees the old or the new.
+fn drop_covered<H: Host>(work: &mut Vec<PtOp<H>>) {
+    let mut at = 0;
+    while at < work.len() {
+        let PtOp::Clear(span, _) = work[at] else {
+            at += 1;
+            continue;
+        };
+        let covers = |op: &PtOp<H>| matches!(op, PtOp::Map { span: m, .. } if m.contains(span));
+        match work[at + 1..].iter().any(covers) {
+            true => drop(work.remove(at)),
+            false => at += 1,
+        }
     }
 }

@@ -32,6 +32,25 @@ fn replacing_the_middle_leaves_both_ends_with_their_data() {
 }
 
 #[test]
+fn a_call_that_maps_again_what_it_unmaps_shows_no_gap() {
+    let sim = sim();
+    let c = Client::new(&sim);
+    let gpu = Gpu::new(&c);
+    let (old, new) = (c.vram(3 * K64), c.system(K64));
+    c.poke(old, 0, 1);
+    c.poke(new, 0, 2);
+    c.bind(gpu.vm, &[map(old, A, 3 * K64, 0)]).expect("binds");
+    assert_eq!(gpu.read(A), 1);
+    let clears = c.counter("pt.clears");
+    c.bind(gpu.vm, &[unmap(A, K64), map(new, A, K64, 0)]).expect("binds");
+    assert_eq!(c.counter("pt.clears"), clears, "nothing was cleared in between");
+    assert_eq!(gpu.read(A), 2);
+    c.bind(gpu.vm, &[unmap(A, 2 * K64), map(new, A, K64, 0)]).expect("binds");
+    assert_ne!(c.counter("pt.clears"), clears, "what stays unmapped is cleared");
+    assert_eq!(gpu.read(A), 2);
+}
+
+#[test]
 fn the_largest_page_that_fits_everywhere_is_chosen() {
     let rows = [
         // address, size, offset; pages of 4K, 64K, 2M
