@@ -214,9 +214,10 @@ impl<H: Host> Vm<H> {
     /// Frees what is mapped.
     fn teardown(&self) {
         let mut stock = Stock::new();
-        self.mmu().clear(&self.dev, self.span, Leave::Nothing, &mut stock);
+        // Under this lock from the start: who validates a moved object writes what it finds mapped.
         let mut space = self.space();
         let Space { manager, spares, pending } = &mut *space;
+        self.mmu().clear(&self.dev, self.span, Leave::Nothing, &mut stock);
         self.dev.counters.sub(Counter::LiveVas, manager.len() as u64);
         manager.clear(|gem| gem.remove_link(self));
         pending.clear();

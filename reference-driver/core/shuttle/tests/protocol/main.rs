@@ -240,6 +240,28 @@ fn crossing_locks_back_off() {
     });
 }
 
+/// A long-running VM goes while an object that it maps moves: the way back of the move writes no page
+/// table that nobody clears any more.
+#[test]
+fn a_vm_that_goes_during_a_move_leaves_nothing() {
+    explore(|| {
+        let (device, workers) = Device::start();
+        device.testing();
+        let mut vm = VmCreate { flags: VM_CREATE_LONG_RUNNING, ..Default::default() };
+        device.call(VM_CREATE, &mut vm).expect("a VM");
+        let bo = device.bo(REGION_VRAM | REGION_SYSTEM);
+        device.bind(vm.vm_id, &[map(bo, A)], &[]).expect("binds");
+        let evictor = {
+            let device = device.clone();
+            thread::spawn(move || device.evict(bo).expect("evicts"))
+        };
+        let mut gone = VmDestroy { vm_id: vm.vm_id, ..Default::default() };
+        device.call(VM_DESTROY, &mut gone).expect("destroys");
+        evictor.join().expect("no panic");
+        device.stop(workers);
+    });
+}
+
 /// A process that goes with binds and jobs in flight leaves nothing behind.
 #[test]
 fn closing_with_work_in_flight_leaves_nothing() {
