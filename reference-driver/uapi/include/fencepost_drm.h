@@ -419,8 +419,8 @@ struct drm_fencepost_sync {
 	/* The timeline point, or the value that a user fence writes; else 0. */
 	__u64 value;
 	/*
-	 * User fence: where 8 bytes are written, a CPU address for binds, a GPU address for exec;
-	 * else 0.
+	 * User fence: where 8 bytes are written, a CPU address for binds (soon after the bind has
+	 * signalled), a GPU address for exec (before); else 0.
 	 */
 	__u64 addr;
 };

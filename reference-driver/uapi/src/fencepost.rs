@@ -397,8 +397,8 @@ record! {
         pad: u32 = Role::Zero,
         /// The timeline point, or the value that a user fence writes; else 0.
         value: u64 = Role::In,
-        /// User fence: where 8 bytes are written, a CPU address for binds, a GPU address for exec;
-        /// else 0.
+        /// User fence: where 8 bytes are written, a CPU address for binds (soon after the bind has
+        /// signalled), a GPU address for exec (before); else 0.
         addr: u64 = Role::In,
     }
 }
