@@ -6,7 +6,6 @@ use core::marker::PhantomData;
 use core::ops::{Deref, DerefMut};
 
 /// A growable array that cannot grow.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Vec<T>(PhantomData<T>);
 
 /// Iterator that takes a [`Vec`] apart.
@@ -114,12 +113,6 @@ impl<T: Clone> Vec<T> {
     }
 }
 
-impl<T> Default for Vec<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<T> Deref for Vec<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
@@ -141,24 +134,7 @@ impl<T> IntoIterator for Vec<T> {
     }
 }
 
-impl<'a, T> IntoIterator for &'a Vec<T> {
-    type Item = &'a T;
-    type IntoIter = core::slice::Iter<'a, T>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter()
-    }
-}
-
-impl<'a, T> IntoIterator for &'a mut Vec<T> {
-    type Item = &'a mut T;
-    type IntoIter = core::slice::IterMut<'a, T>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.iter_mut()
-    }
-}
-
 /// One value on a heap that is not there.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Box<T>(Infallible, PhantomData<T>);
 
 impl<T> Box<T> {

@@ -8,7 +8,6 @@ use super::{inject, AllocError};
 use core::ops::{Deref, DerefMut};
 
 /// A growable array.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Vec<T>(vec::Vec<T>);
 
 /// Iterator that takes a [`Vec`] apart.
@@ -138,12 +137,6 @@ impl<T: Clone> Vec<T> {
     }
 }
 
-impl<T> Default for Vec<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl<T> Deref for Vec<T> {
     type Target = [T];
     #[inline]
@@ -167,24 +160,7 @@ impl<T> IntoIterator for Vec<T> {
     }
 }
 
-impl<'a, T> IntoIterator for &'a Vec<T> {
-    type Item = &'a T;
-    type IntoIter = core::slice::Iter<'a, T>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
-    }
-}
-
-impl<'a, T> IntoIterator for &'a mut Vec<T> {
-    type Item = &'a mut T;
-    type IntoIter = core::slice::IterMut<'a, T>;
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter_mut()
-    }
-}
-
 /// One value on the heap.
-#[derive(Debug, PartialEq, Eq)]
 pub struct Box<T>(boxed::Box<T>);
 
 impl<T> Box<T> {

@@ -21,6 +21,7 @@ pub mod inject;
 pub mod rank;
 mod slab;
 mod sorted_map;
+mod views;
 
 #[cfg(feature = "std")]
 extern crate std;

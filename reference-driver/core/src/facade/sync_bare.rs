@@ -9,7 +9,6 @@ use core::ops::{Deref, DerefMut};
 pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// A shared value.
-#[derive(Debug)]
 pub struct Arc<T>(Infallible, PhantomData<T>);
 
 impl<T> Arc<T> {

@@ -49,12 +49,6 @@ impl<T> Deref for Arc<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Arc<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
-    }
-}
-
 /// What a lock protects. Core never pins it, whatever it is.
 struct Unpinned<T>(T);
 impl<T> Unpin for Unpinned<T> {}

@@ -2,7 +2,6 @@
 
 use super::rank::{self, Rank};
 use super::{inject, AllocError};
-use core::fmt;
 use core::ops::{Deref, DerefMut};
 
 #[cfg(not(feature = "shuttle"))]
@@ -50,12 +49,6 @@ impl<T> Deref for Arc<T> {
     #[inline]
     fn deref(&self) -> &T {
         &self.0
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Arc<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&**self, f)
     }
 }
 

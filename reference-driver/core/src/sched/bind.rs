@@ -192,14 +192,7 @@ pub fn step<H: Host>(dev: &Device<H>) -> Step {
 /// Frees what one job removed.
 pub fn clean_up_step<H: Host>(dev: &Device<H>) -> Step {
     let worked = dev.clean_ups.work(BindJob::clean_up);
-    if worked {
-        dev.host.wake();
-    }
-    if worked {
-        Step::Worked
-    } else {
-        Step::Idle
-    }
+    passed_on(dev, worked)
 }
 
 /// Writes one user fence.
@@ -210,14 +203,16 @@ pub fn user_fence_step<H: Host>(dev: &Device<H>) -> Step {
             dev.counters.inc(Counter::UserFencesSignalled);
         }
     });
-    if worked {
-        dev.host.wake();
+    passed_on(dev, worked)
+}
+
+/// The step of a worker that serves a line: others may wait for what it did.
+fn passed_on<H: Host>(dev: &Device<H>, worked: bool) -> Step {
+    if !worked {
+        return Step::Idle;
     }
-    if worked {
-        Step::Worked
-    } else {
-        Step::Idle
-    }
+    dev.host.wake();
+    Step::Worked
 }
 
 /// Runs what is ready in one queue, for a caller that waits for it; the worker does the rest.
