@@ -29,34 +29,45 @@ impl Actor<'_, '_> {
                 .collect();
             let origins = vec![self.origin; ops.len()];
             let batches = [oracle::Batch::placed(Program::new(ops), origins)];
-            let submitted = self.submit_batches(&queue, vm, &batches, &Syncs::default(), None)?;
-            let (id, number, submission, started) = match submitted {
-                Ok(submitted) => submitted,
-                Err(errno) => {
-                    let seen = super::actor::errno_name(errno);
-                    return self.fail("submission of GPU reads", "success", &seen);
-                }
-            };
-            let job = JobObject {
-                id,
-                queue: Arc::clone(&queue),
-                number,
-                submission,
-                reads: Vec::new(),
-                origin: self.origin,
-                started,
-                finished: AtomicBool::new(false),
-            };
-            let completion = match job.submission.wait(LAST_WAIT) {
-                Ok(completion) => completion,
-                Err(error) => return self.fail("GPU reads", "to end", &error.to_string()),
-            };
-            let (end, fault) = self.job_end(&job, &completion)?;
-            self.finished(&job, end, &completion)?;
+            let (completion, fault) = self.run_probe(&queue, vm, &batches)?;
             self.judge_end(&JobEnd::Complete, &completion, fault)?;
             values.extend(completion.results.into_iter().flatten());
         }
         Ok(values)
+    }
+
+    /// Submits reads and waits for their end, which the caller judges.
+    fn run_probe(
+        &mut self,
+        queue: &Arc<QueueObject>,
+        vm: &VmObject,
+        batches: &[oracle::Batch],
+    ) -> Done<(dev::Completion, Option<dev::Fault>)> {
+        let submitted = self.submit_batches(queue, vm, batches, &Syncs::default(), None)?;
+        let (id, number, submission, started) = match submitted {
+            Ok(submitted) => submitted,
+            Err(errno) => {
+                let seen = super::actor::errno_name(errno);
+                return self.fail("submission of GPU reads", "success", &seen);
+            }
+        };
+        let job = JobObject {
+            id,
+            queue: Arc::clone(queue),
+            number,
+            submission,
+            reads: Vec::new(),
+            origin: self.origin,
+            started,
+            finished: AtomicBool::new(false),
+        };
+        let completion = match job.submission.wait(LAST_WAIT) {
+            Ok(completion) => completion,
+            Err(error) => return self.fail("GPU reads", "to end", &error.to_string()),
+        };
+        let (end, fault) = self.job_end(&job, &completion)?;
+        self.finished(&job, end, &completion)?;
+        Ok((completion, fault))
     }
 
     /// Checks that a GPU read faults because nothing is mapped there.
@@ -68,26 +79,7 @@ impl Actor<'_, '_> {
         let queue = self.new_probe_queue(vm)?;
         let program = Program::new([GpuOp::Load { addr, width: dev::Width::U64 }]);
         let batches = [oracle::Batch::placed(program, vec![self.origin])];
-        let submitted = self.submit_batches(&queue, vm, &batches, &Syncs::default(), None)?;
-        let Ok((id, number, submission, started)) = submitted else {
-            return self.fail("submission of a GPU read", "success", "refused");
-        };
-        let job = JobObject {
-            id,
-            queue: Arc::clone(&queue),
-            number,
-            submission,
-            reads: Vec::new(),
-            origin: self.origin,
-            started,
-            finished: AtomicBool::new(false),
-        };
-        let completion = match job.submission.wait(LAST_WAIT) {
-            Ok(completion) => completion,
-            Err(error) => return self.fail("GPU read", "to end", &error.to_string()),
-        };
-        let (end, fault) = self.job_end(&job, &completion)?;
-        self.finished(&job, end, &completion)?;
+        let (completion, fault) = self.run_probe(&queue, vm, &batches)?;
         let expect = FaultExpect { kind: Some(FaultKind::NotPresent), ..FaultExpect::default() };
         self.judge_end(&JobEnd::Fault(expect), &completion, fault)?;
         let client = self.client_named(&vm.client)?;
