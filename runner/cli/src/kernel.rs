@@ -97,7 +97,7 @@ impl Kernel {
 fn push(text: &mut String, record: &str) {
     let Some((prefix, rest)) = record.split_once(';') else { return };
     let priority = prefix.split(',').next().and_then(|p| p.parse::<u32>().ok());
-    if priority.is_none_or(|p| p >> 3 != 0) || text.len() > KEPT {
+    if priority.is_none_or(|p| p >> 3 != 0) {
         return;
     }
     text.push_str(rest.lines().next().unwrap_or_default());
@@ -125,6 +125,12 @@ impl Seen {
         Some((verdict, reason))
     }
 
+    /// What the log reports, in words.
+    pub(crate) fn findings(&self) -> Vec<String> {
+        let told = |r: &Report| format!("kernel log: {}: {}\n{}", r.kind, r.title, r.excerpt);
+        self.reports.iter().map(told).collect()
+    }
+
     /// Why the machine is not fit to go on, if it is not: it is tainted, or lockdep has switched
     /// itself off, as it does after its first report.
     pub(crate) fn unfit(&self) -> Option<String> {
@@ -144,7 +150,8 @@ impl Seen {
             fs::create_dir_all(folder)?;
         }
         let mut file = OpenOptions::new().append(true).create(true).open(output)?;
-        write!(file, "---- the kernel's log\n{}", self.text)
+        let kept = self.text.get(..KEPT).unwrap_or(&self.text);
+        write!(file, "---- the kernel's log\n{kept}")
     }
 }
 

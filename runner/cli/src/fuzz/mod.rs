@@ -17,8 +17,9 @@ use fencepost_fixtures::DeviceSpec;
 use fencepost_results::ExitCode;
 
 use crate::error::Error;
+use crate::kernel::Kernel;
 use crate::output::{complain, program, say};
-use state::{KernelLog, State};
+use state::State;
 
 /// `fencepost fuzz`
 #[derive(Clone, Debug, Args)]
@@ -61,14 +62,15 @@ type Findings = Vec<String>;
 
 /// The command.
 pub(crate) fn command(args: &FuzzArgs) -> Result<Status, Error> {
-    let seed = args.seed.unwrap_or_else(|| {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        now.map_or(1, |time| time.as_nanos() as u64)
-    });
+    let seed = match args.seed {
+        Some(seed) => seed,
+        None => crate::run::new_seed()?,
+    };
     say!("fuzz: seed {seed:#x}; again by: {}", replay_line(args, seed));
     // Caches of the first use are no leak.
     let warm = crowd::warm_up(args, seed);
-    let log = KernelLog::begin();
+    // Without the right to read the log it says nothing.
+    let kernel = Kernel::watch().ok();
     let before = State::read(&args.device)?;
     let start = Instant::now();
     let result = match (warm, args.reload, args.kill_for) {
@@ -87,7 +89,7 @@ pub(crate) fn command(args: &FuzzArgs) -> Result<Status, Error> {
         Ok(_) => findings.extend(before.compare(&args.device)),
         Err(error) => findings.push(format!("the device afterwards: {error}")),
     }
-    findings.extend(log.findings());
+    findings.extend(kernel.into_iter().flat_map(|mut kernel| kernel.since().findings()));
     if findings.is_empty() {
         say!("fuzz: counters and memory are as before, the kernel's log is clean");
         return Ok(Status::SUCCESS);

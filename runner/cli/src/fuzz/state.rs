@@ -1,16 +1,13 @@
-//! What a device and its kernel hold: counters, memory, references to modules, reports in the log.
+//! What a device and its kernel hold: counters, memory, references to modules.
 //! Owns what counts as grown.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use fencepost_fixtures::{DeviceSpec, device};
 
 use crate::error::Error;
-use crate::klog;
 
 /// How long what is being released may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -105,44 +102,4 @@ fn quarantine(kind: &str, total: Option<&i64>) -> i64 {
 /// References to the module, if there is one.
 fn users() -> Option<u64> {
     fs::read_to_string("/sys/module/fencepost/refcnt").ok()?.trim().parse().ok()
-}
-
-/// The kernel's log from a moment on.
-pub(super) struct KernelLog(Option<File>);
-
-impl KernelLog {
-    /// From now on. Without the right to read it, it stays empty.
-    pub(super) fn begin() -> Self {
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open("/dev/kmsg");
-        let mut file = file.ok();
-        if let Some(log) = &mut file {
-            let _ = log.seek(SeekFrom::End(0));
-        }
-        Self(file)
-    }
-
-    /// Reports in it.
-    pub(super) fn findings(self) -> Vec<String> {
-        let Some(mut file) = self.0 else { return Vec::new() };
-        let mut text = String::new();
-        let mut record = vec![0; 8192];
-        loop {
-            match file.read(&mut record) {
-                Ok(len) => {
-                    let record = String::from_utf8_lossy(&record[..len]).into_owned();
-                    let message = record.split_once(';').map_or("", |(_, message)| message);
-                    text.push_str(message.lines().next().unwrap_or_default());
-                    text.push('\n');
-                }
-                // Records were overwritten before they were read: on with the oldest.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
-                Err(_) => break,
-            }
-        }
-        let reports = klog::scan(&text);
-        reports
-            .iter()
-            .map(|r| format!("kernel log: {}: {}\n{}", r.kind, r.title, r.excerpt))
-            .collect()
-    }
 }

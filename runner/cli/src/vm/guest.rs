@@ -85,18 +85,13 @@ pub(crate) fn main() -> ! {
         }
         Err(error) => status.trouble = Some(error.to_string()),
     }
-    status.tainted = tainted();
+    status.tainted = crate::kernel::taint();
     let text = serde_json::to_string(&status).expect("plain data");
     // Without the folder the host sees from the missing file that something is wrong.
     let _ = fs::write(Path::new(RESULTS).join(STATUS), text);
     nix::unistd::sync();
     let error = reboot(RebootMode::RB_POWER_OFF).expect_err("a powered-off machine runs nothing");
     panic!("power-off: {error}");
-}
-
-fn tainted() -> u64 {
-    let text = fs::read_to_string("/proc/sys/kernel/tainted").unwrap_or_default();
-    text.trim().parse().unwrap_or(0)
 }
 
 /// An error with what was being done.

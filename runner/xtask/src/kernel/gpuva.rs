@@ -56,7 +56,7 @@ pub(crate) fn task(root: &Path, args: &GpuvaArgs) -> Result<String, Findings> {
         None => build::kernel(root, &toolchain, kernel_args)?,
     };
     let source = root.join("reference-driver/linux/gpuva-check");
-    let module = module::build_in(&source, MODULE, &toolchain, kernel_args, &kernel)?;
+    let module = module::build_in(&source, MODULE, &toolchain, kernel_args, &kernel, &[])?;
     let status = vm(root, args, &kernel.join("arch/x86/boot/bzImage"), &module)
         .status()
         .map_err(|e| vec![format!("cannot run cargo: {e}")])?;

@@ -77,7 +77,7 @@ pub(crate) fn module_task(root: &Path, args: &ModuleArgs) -> Result<String, Find
         Some(built) => (built, OWN_KERNEL),
         None => (build::kernel(root, &toolchain, &kernel_args)?, kernel_args.flavour.name()),
     };
-    let module = module::build(root, &toolchain, &kernel_args, &kernel)?;
+    let module = module::build(root, &toolchain, &kernel_args, &kernel, &[])?;
     let record = module::record(&toolchain, name, &kernel, &module)?;
     Ok(format!("{}\nrecorded in {}", module.display(), record.display()))
 }

@@ -37,40 +37,20 @@ pub(super) fn is_clang(kernel: &Path) -> bool {
     options.lines().any(|line| line == "CONFIG_CC_IS_CLANG=y")
 }
 
-/// Builds the driver's module.
+/// Builds the driver's module; `variables` of Kbuild make another one, which stands beside it.
 pub(super) fn build(
     root: &Path,
     toolchain: &Toolchain,
     args: &KernelArgs,
     kernel: &Path,
+    variables: &[&str],
 ) -> Result<PathBuf, Findings> {
     let source = root.join("reference-driver/linux");
-    build_with(&source, "fencepost.ko", toolchain, args, kernel, &[])
-}
-
-/// Builds the driver's module with bugs on purpose, beside the good one.
-pub(super) fn build_planted(
-    root: &Path,
-    toolchain: &Toolchain,
-    args: &KernelArgs,
-    kernel: &Path,
-) -> Result<PathBuf, Findings> {
-    let source = root.join("reference-driver/linux");
-    build_with(&source, "fencepost.ko", toolchain, args, kernel, &["FENCEPOST_PLANT=y"])
+    build_in(&source, "fencepost.ko", toolchain, args, kernel, variables)
 }
 
 /// Builds the module `name` of the folder `source`; Kbuild does only what is needed.
 pub(super) fn build_in(
-    source: &Path,
-    name: &str,
-    toolchain: &Toolchain,
-    args: &KernelArgs,
-    kernel: &Path,
-) -> Result<PathBuf, Findings> {
-    build_with(source, name, toolchain, args, kernel, &[])
-}
-
-fn build_with(
     source: &Path,
     name: &str,
     toolchain: &Toolchain,

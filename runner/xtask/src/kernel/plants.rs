@@ -64,7 +64,7 @@ fn run(root: &Path, bug: &str, flavour: Flavour) -> Result<String, Findings> {
     let args = KernelArgs { flavour, source: None, config: None, jobs: None };
     let toolchain = Toolchain::prepare(root, flavour)?;
     let kernel = build::kernel(root, &toolchain, &args)?;
-    let module = module::build_planted(root, &toolchain, &args, &kernel)?;
+    let module = module::build(root, &toolchain, &args, &kernel, &["FENCEPOST_PLANT=y"])?;
     let results = toolchain.cache.join("plants").join(bug);
     // What an earlier run left would be taken for this one's.
     let _ = fs::remove_dir_all(&results);
