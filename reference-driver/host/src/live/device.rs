@@ -86,9 +86,7 @@ impl Device {
     /// Those of [`Command::spawn`]; `EBUSY` where another seccomp listener is in the way.
     pub fn spawn(&self, command: Command) -> io::Result<Child> {
         let service: Arc<dyn Service> = Arc::<Machine>::clone(&self.machine);
-        let child = spawn::spawn(command, service, &self.ends)?;
-        self.machine.add_root(child.id());
-        Ok(child)
+        self.machine.add_root(|| spawn::spawn(command, service, &self.ends))
     }
 
     /// As [`Device::spawn`], at less cost in a large process: but the child outlives this process
@@ -98,9 +96,7 @@ impl Device {
     /// As [`Device::spawn`].
     pub fn spawn_quickly(&self, command: Command) -> io::Result<Child> {
         let service: Arc<dyn Service> = Arc::<Machine>::clone(&self.machine);
-        let child = spawn::spawn_quickly(command, service, &self.ends)?;
-        self.machine.add_root(child.id());
-        Ok(child)
+        self.machine.add_root(|| spawn::spawn_quickly(command, service, &self.ends))
     }
 
     /// The driver's counters now, in the order of [`COUNTERS`], after everything that was closed

@@ -2,6 +2,7 @@
 //! worker threads, and the rule that a panic of the driver ends the device, not the runner.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use super::files::{Identity, Made, What};
 use super::guard::guard;
 use super::reaper::{self, Owner};
 use super::serve::{Port, Service};
+use super::spawn::Child;
 use super::sys::client;
 use super::sys::notify::{Answer, Call};
 use super::sys::number::{ARCH, Flags, Open};
@@ -100,9 +102,13 @@ impl Machine {
         self.driver.host()
     }
 
-    /// Remembers a spawned process.
-    pub(crate) fn add_root(&self, pid: u32) {
-        lock(&self.roots).push(pid.cast_signed());
+    /// Starts a process and remembers it. It may map memory before it is remembered, so whoever
+    /// asks what is mapped waits meanwhile.
+    pub(crate) fn add_root(&self, spawn: impl FnOnce() -> io::Result<Child>) -> io::Result<Child> {
+        let mut roots = lock(&self.roots);
+        let child = spawn()?;
+        roots.push(child.id().cast_signed());
+        Ok(child)
     }
 
     /// What the driver's panic said, if it panicked.
