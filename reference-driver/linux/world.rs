@@ -129,9 +129,15 @@ unsafe extern "C" fn call_ready(ctx: *mut c_void) -> bool {
     ready()
 }
 
+crate::no_mirror!(World);
+
 impl Host for World {
     /// Number of an address space that the shim knows.
     type Task = u64;
+
+    fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
 
     fn now_ns(&self) -> u64 {
         shim::fp_now_ns()

@@ -11,6 +11,7 @@ use crate::facade::Arc;
 use crate::file::OpenFile;
 #[cfg(not(MODULE))]
 use crate::gem::GemRef;
+use crate::host::mirror::Invalidation;
 use crate::host::Host;
 #[cfg(not(MODULE))]
 use crate::host::{BoMem, FdKind};
@@ -185,6 +186,31 @@ impl<H: Host> Driver<H> {
     #[cfg(not(MODULE))]
     pub fn release_fd(&self, kind: FdKind, id: u64) {
         self.dev.drm.release(kind, id);
+    }
+
+    /// Translations of a mirrored address space end: called by the world before they do, for the
+    /// notifier that was inserted with this cookie. `set_seq` is called under the lock under which
+    /// the driver asks [`crate::host::mirror::Mirror::read_retry`]. False: it would have to sleep and
+    /// may not.
+    pub fn invalidate(
+        &self,
+        cookie: u64,
+        invalidation: &Invalidation,
+        set_seq: &mut dyn FnMut(),
+    ) -> bool {
+        let _ = (cookie, invalidation);
+        set_seq();
+        true
+    }
+
+    /// The CPU touched device memory at an address: moves it back. With `Ok` the access is tried
+    /// again.
+    ///
+    /// # Errors
+    /// Those of the move; the access ends with `SIGBUS`.
+    pub fn cpu_fault(&self, fault: &mut H::CpuFault, addr: u64, frame: u64) -> Result<(), Errno> {
+        let _ = (fault, addr, frame);
+        Err(Errno::FAULT)
     }
 
     /// Does one bounded piece of a worker's work. Never waits.

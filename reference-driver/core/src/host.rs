@@ -10,7 +10,10 @@
 //! - [`Host::wake`] may be called with locks held and from the fence path: it must not call back.
 //! - Functions marked "fence path" allocate nothing that may fail.
 
+pub mod mirror;
+
 use fencepost_uapi::Errno;
+use mirror::Mirror;
 
 /// Memory of one buffer object, named by its fake offset: the offset which `mmap(2)` of the device
 /// file takes. A multiple of the page size, never 0, and never used again.
@@ -123,10 +126,16 @@ pub enum FdRef {
 }
 
 /// The world of a driver.
-pub trait Host: Send + Sync + Sized + 'static {
+pub trait Host: Mirror + Send + Sync + Sized + 'static {
     /// A calling thread: its address space for user copies, its signals for interruptible waits.
     /// It stays valid, though copies may fail, after the thread has gone.
     type Task: Copy + Send + Sync + 'static;
+
+    /// The address space of a calling thread, to be mirrored.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP`: the world cannot mirror address spaces, or not this one.
+    fn mm(&self, task: Self::Task) -> Result<Self::Mm, Errno>;
 
     // ---- time and user memory ------------------------------------------------------------------
 

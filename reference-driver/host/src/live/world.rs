@@ -161,8 +161,14 @@ impl World {
     }
 }
 
+fencepost_core::no_mirror!(World);
+
 impl Host for World {
     type Task = Task;
+
+    fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
 
     fn now_ns(&self) -> u64 {
         // The clock cannot fail for this id.

@@ -189,8 +189,14 @@ impl SimHost {
     }
 }
 
+fencepost_core::no_mirror!(SimHost);
+
 impl Host for SimHost {
     type Task = Task;
+
+    fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
 
     fn now_ns(&self) -> u64 {
         self.now_ns.load(Ordering::Relaxed)

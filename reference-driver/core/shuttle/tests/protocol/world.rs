@@ -45,8 +45,14 @@ impl World {
     }
 }
 
+fencepost_core::no_mirror!(World);
+
 impl Host for World {
     type Task = ();
+
+    fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
+        Err(Errno::OPNOTSUPP)
+    }
 
     fn now_ns(&self) -> u64 {
         self.now.fetch_add(1, Ordering::SeqCst)
