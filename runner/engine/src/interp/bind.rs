@@ -219,7 +219,7 @@ impl Actor<'_, '_> {
     pub(super) fn seen_row(&self, vm: &VmObject, mapping: &dev::Mapping) -> Row {
         let object = match mapping.backing {
             dev::Backing::Object { gem, object } => Some(self.identify(&vm.client, gem, object)),
-            dev::Backing::Null | dev::Backing::Sparse => None,
+            dev::Backing::Null | dev::Backing::Sparse | dev::Backing::Mirror => None,
         };
         Row {
             start: mapping.addr,

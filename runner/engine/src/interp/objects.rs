@@ -104,7 +104,8 @@ impl Actor<'_, '_> {
             None => None,
         };
         let client = self.client_named(&vm.client)?;
-        let spec = dev::VmSpec { va_end, hole, long_running: vm.long_running, window: None };
+        let spec =
+            dev::VmSpec { va_end, hole, long_running: vm.long_running, fault: false, window: None };
         let made = self.timed("vm.create", || client.handle.vm_create(&spec));
         let handle = match made {
             Ok(handle) => handle,
