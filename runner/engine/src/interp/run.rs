@@ -296,7 +296,7 @@ impl Actor<'_, '_> {
             Action::Signal(points) => self.signal(step, points),
             Action::Reset(names) => self.reset(step, names),
             Action::Query(queries) => self.query(step, queries),
-            Action::Transfer { from, to } => self.transfer(step, from, to),
+            Action::Transfer { from, to, for_submit } => self.transfer(step, from, to, *for_submit),
             Action::WaitUserFence(wait) => self.wait_user_fence(step, wait),
             Action::Poll { fd, timeout, ready } => self.poll(fd, *timeout, *ready),
             Action::Inject { kind, nth } => {

@@ -138,18 +138,29 @@ impl Actor<'_, '_> {
         Ok(Ok(value))
     }
 
-    pub(super) fn transfer(&mut self, step: &Step, from: &Point, to: &Point) -> Done<Answer> {
+    pub(super) fn transfer(
+        &mut self,
+        step: &Step,
+        from: &Point,
+        to: &Point,
+        for_submit: bool,
+    ) -> Done<Answer> {
         let (source, (source_id, source_point)) = self.point(from)?;
         let (target, target_known) = self.point(to)?;
         let client = self.client(step)?;
         let (begun, attaching) = {
             let mut model = self.stage.model();
             let begun = model.look();
-            let fence = model.fence((source_id, source_point), begun);
+            let fence = match for_submit {
+                // Which fence comes is not known yet, but it is attached after this.
+                true => model.signal(self.line),
+                false => model.fence((source_id, source_point), begun),
+            };
             (begun, model.attach_begin(target_known, fence))
         };
         let answer = self.timed("sync.transfer", || {
-            client.handle.syncobj_transfer((source, source_point), (target, target_known.1))
+            let (from, to) = ((source, source_point), (target, target_known.1));
+            client.handle.syncobj_transfer(from, to, for_submit)
         });
         debug_assert!(begun > 0, "the oracle's time has begun");
         self.stage.model().attach_end(attaching, answer.is_ok());

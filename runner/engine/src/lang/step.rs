@@ -168,6 +168,8 @@ pub enum Action {
         from: Point,
         /// To.
         to: Point,
+        /// Waits until there is a fence.
+        for_submit: bool,
     },
     /// Waits for a user fence by the driver's ioctl.
     WaitUserFence(WordWait),

@@ -229,7 +229,7 @@ pub(crate) const STEPS: &[Verb] = &[
     Verb {
         name: "transfer",
         value: Ty::Compact("transfer"),
-        beside: &[],
+        beside: &[key("for_submit", Ty::Bool, "waits for a fence to come (default false)")],
         example: "transfer: t@3 -> s",
         doc: "copies a point's fence to another syncobj",
     },

@@ -402,7 +402,7 @@ impl Client for FakeClient {
         syncobjs.iter().map(one).collect()
     }
 
-    fn syncobj_transfer(&self, _: (Syncobj, u64), _: (Syncobj, u64)) -> Result<()> {
+    fn syncobj_transfer(&self, _: (Syncobj, u64), _: (Syncobj, u64), _: bool) -> Result<()> {
         Err(Error::unsupported("syncobj.transfer"))
     }
 

@@ -386,8 +386,13 @@ impl Client for RemoteClient {
         self.link.call("timeline.query", &Request::TimelineQuery { syncobjs, last_submitted })
     }
 
-    fn syncobj_transfer(&self, from: (Syncobj, u64), to: (Syncobj, u64)) -> Result<()> {
-        self.link.call("syncobj.transfer", &Request::Transfer { from, to })
+    fn syncobj_transfer(
+        &self,
+        from: (Syncobj, u64),
+        to: (Syncobj, u64),
+        for_submit: bool,
+    ) -> Result<()> {
+        self.link.call("syncobj.transfer", &Request::Transfer { from, to, for_submit })
     }
 
     fn syncobj_export(&self, syncobj: Syncobj, form: dev::SyncForm) -> Result<OwnedFd> {

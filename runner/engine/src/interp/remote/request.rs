@@ -51,7 +51,7 @@ pub(super) enum Request {
     SyncobjSignal(Vec<Syncobj>),
     TimelineSignal(Vec<(Syncobj, u64)>),
     TimelineQuery { syncobjs: Vec<Syncobj>, last_submitted: bool },
-    Transfer { from: (Syncobj, u64), to: (Syncobj, u64) },
+    Transfer { from: (Syncobj, u64), to: (Syncobj, u64), for_submit: bool },
     SyncobjExport { syncobj: Syncobj, form: dev::SyncForm },
     SyncobjImport,
     SyncFileImport(Syncobj),

@@ -238,7 +238,9 @@ impl<'c> Server<'c> {
             Request::TimelineQuery { syncobjs, last_submitted } => {
                 json!(client.timeline_query(&syncobjs, last_submitted)?)
             }
-            Request::Transfer { from, to } => json!(client.syncobj_transfer(from, to)?),
+            Request::Transfer { from, to, for_submit } => {
+                json!(client.syncobj_transfer(from, to, for_submit)?)
+            }
             Request::UserFence(wait) => json!(client.user_fence_wait(&wait)?),
             Request::Counters => json!(client.counters()?),
             Request::Regions => json!(client.regions()?),

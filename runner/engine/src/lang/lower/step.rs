@@ -395,7 +395,12 @@ impl Lower<'_> {
             "transfer" => {
                 let (from, to) = self.arrow(value?, "t@3 -> s")?;
                 self.need("timeline", call.span);
-                Some(Action::Transfer { from: self.point(&from)?, to: self.point(&to)? })
+                let for_submit = self.flag(call.get("for_submit"), false);
+                Some(Action::Transfer {
+                    from: self.point(&from)?,
+                    to: self.point(&to)?,
+                    for_submit,
+                })
             }
             "wait_user_fence" => {
                 self.need("user_fence", call.span);
