@@ -29,6 +29,7 @@ pub mod ioctl;
 pub mod pgtable;
 pub mod query;
 pub mod sched;
+pub mod svm;
 pub mod sync;
 pub mod vm;
 pub mod vram;

@@ -14,7 +14,7 @@ use crate::sched::queue::Queue;
 use crate::vm::Vm;
 
 /// Kinds of failure that can be armed; the index is `INJECT_*` of the uAPI.
-pub const INJECTIONS: usize = 4;
+pub const INJECTIONS: usize = 5;
 
 /// An open file.
 pub struct OpenFile<H: Host> {
@@ -48,7 +48,7 @@ impl<H: Host> OpenFile<H> {
             id: dev.next_id(),
             tables: Mutex::new(Rank::File, tables)?,
             handles: Handles::new()?,
-            injections: [injection()?, injection()?, injection()?, injection()?],
+            injections: [injection()?, injection()?, injection()?, injection()?, injection()?],
             testing: AtomicBool::new(false),
         })?;
         dev.counters.inc(Counter::LiveFiles);

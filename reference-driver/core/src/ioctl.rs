@@ -17,7 +17,7 @@ use crate::debug::ioctls as debug;
 use crate::drm as core_drm;
 use crate::facade::inject;
 use crate::host::Host;
-use crate::{gem, query, sched, vm};
+use crate::{gem, query, sched, svm, vm};
 
 /// Fields are checked by their roles before the handler is called.
 const CHECKED: u32 = 1;
@@ -92,10 +92,16 @@ ioctls! {
     fp::WAIT_USER_FENCE, fp::WaitUserFence, CHECKED,                 sched::user_fence::wait;
     fp::FAULT_REPORT,    fp::FaultReport,   CHECKED,                 vm::ioctls::fault_report;
     fp::VA_DUMP,         fp::VaDump,        CHECKED,                 vm::dump::va_dump;
+    fp::SVM_ATTR,        fp::SvmAttr,       CHECKED,                 svm::ioctls::attr;
+    fp::SVM_MIGRATE,     fp::SvmMigrate,    CHECKED,                 svm::ioctls::migrate;
+    fp::SVM_EXCLUSIVE,   fp::SvmExclusive,  CHECKED,                 svm::ioctls::exclusive;
+    fp::SVM_QUERY,       fp::SvmQuery,      CHECKED,                 svm::ioctls::query;
     fp::DEBUG_OPEN,      fp::DebugOpen,     CHECKED | QUIET,         debug::open;
     fp::DEBUG_INJECT,    fp::DebugInject,   CHECKED | QUIET | DEBUG, debug::inject;
     fp::DEBUG_DELAY,     fp::DebugDelay,    CHECKED | QUIET | DEBUG, debug::delay;
     fp::DEBUG_EVICT,     fp::DebugEvict,    CHECKED | QUIET | DEBUG, debug::evict;
+    fp::SVM_TUNE,        fp::SvmTune,       CHECKED | QUIET | DEBUG, svm::ioctls::tune;
+    fp::SVM_FAULTS,      fp::SvmFaults,     CHECKED | QUIET | DEBUG, svm::ioctls::faults;
 }
 
 /// Runs one ioctl.

@@ -12,6 +12,7 @@ use crate::device::Device;
 use crate::facade::{Ordering, Vec};
 use crate::host::Host;
 use crate::sched::queue::MAX_TIMEOUT_MS;
+use crate::svm;
 
 /// Frequency of the timestamp command: it stores nanoseconds.
 const TIMESTAMP_HZ: u64 = 1_000_000_000;
@@ -19,7 +20,7 @@ const TIMESTAMP_HZ: u64 = 1_000_000_000;
 /// [`fp::QUERY`].
 pub fn query<H: Host>(call: &Call<'_, H>, args: &mut Query) -> Result<i64, Errno> {
     let block = match args.query {
-        fp::QUERY_CAPS => caps(call.dev)?,
+        fp::QUERY_CAPS => caps(call)?,
         fp::QUERY_REGIONS => regions(call.dev)?,
         _ => counters(call.dev)?,
     };
@@ -41,7 +42,8 @@ fn append<R: Record>(block: &mut Vec<u8>, record: &R) -> Result<(), Errno> {
     Ok(())
 }
 
-fn caps<H: Host>(dev: &Device<H>) -> Result<Vec<u8>, Errno> {
+fn caps<H: Host>(call: &Call<'_, H>) -> Result<Vec<u8>, Errno> {
+    let dev = call.dev;
     let mut caps = fp::CAP_SPARSE
         | fp::CAP_NULL
         | fp::CAP_PREFETCH
@@ -56,6 +58,9 @@ fn caps<H: Host>(dev: &Device<H>) -> Result<Vec<u8>, Errno> {
     }
     if dev.config.testing {
         caps |= fp::CAP_DEBUG;
+    }
+    if svm::ioctls::is_possible(call) {
+        caps |= fp::CAP_SVM;
     }
     let mut block = Vec::new();
     append(

@@ -30,10 +30,16 @@ extern "C" {
 #define DRM_FENCEPOST_WAIT_USER_FENCE            0x0b
 #define DRM_FENCEPOST_FAULT_REPORT               0x0c
 #define DRM_FENCEPOST_VA_DUMP                    0x0d
+#define DRM_FENCEPOST_SVM_ATTR                   0x10
+#define DRM_FENCEPOST_SVM_MIGRATE                0x11
+#define DRM_FENCEPOST_SVM_EXCLUSIVE              0x12
+#define DRM_FENCEPOST_SVM_QUERY                  0x13
 #define DRM_FENCEPOST_DEBUG_OPEN                 0x30
 #define DRM_FENCEPOST_DEBUG_INJECT               0x31
 #define DRM_FENCEPOST_DEBUG_DELAY                0x32
 #define DRM_FENCEPOST_DEBUG_EVICT                0x33
+#define DRM_FENCEPOST_SVM_TUNE                   0x34
+#define DRM_FENCEPOST_SVM_FAULTS                 0x35
 
 #define DRM_IOCTL_FENCEPOST_QUERY \
 	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_QUERY, struct drm_fencepost_query)
@@ -63,6 +69,14 @@ extern "C" {
 	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_FAULT_REPORT, struct drm_fencepost_fault_report)
 #define DRM_IOCTL_FENCEPOST_VA_DUMP \
 	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_VA_DUMP, struct drm_fencepost_va_dump)
+#define DRM_IOCTL_FENCEPOST_SVM_ATTR \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_SVM_ATTR, struct drm_fencepost_svm_attr)
+#define DRM_IOCTL_FENCEPOST_SVM_MIGRATE \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_SVM_MIGRATE, struct drm_fencepost_svm_migrate)
+#define DRM_IOCTL_FENCEPOST_SVM_EXCLUSIVE \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_SVM_EXCLUSIVE, struct drm_fencepost_svm_exclusive)
+#define DRM_IOCTL_FENCEPOST_SVM_QUERY \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_SVM_QUERY, struct drm_fencepost_svm_query)
 #define DRM_IOCTL_FENCEPOST_DEBUG_OPEN \
 	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_DEBUG_OPEN, struct drm_fencepost_debug_open)
 #define DRM_IOCTL_FENCEPOST_DEBUG_INJECT \
@@ -71,6 +85,10 @@ extern "C" {
 	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_DEBUG_DELAY, struct drm_fencepost_debug_delay)
 #define DRM_IOCTL_FENCEPOST_DEBUG_EVICT \
 	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_DEBUG_EVICT, struct drm_fencepost_debug_evict)
+#define DRM_IOCTL_FENCEPOST_SVM_TUNE \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_SVM_TUNE, struct drm_fencepost_svm_tune)
+#define DRM_IOCTL_FENCEPOST_SVM_FAULTS \
+	DRM_IOWR(DRM_COMMAND_BASE + DRM_FENCEPOST_SVM_FAULTS, struct drm_fencepost_svm_faults)
 /* GPU page size. */
 #define DRM_FENCEPOST_PAGE_SIZE                  4096ULL
 /* Highest GPU address plus one: 48 bits, as four-level page tables give. */
@@ -168,7 +186,7 @@ struct drm_fencepost_caps {
 #define DRM_FENCEPOST_CAP_ATOMICS_SYSTEM         (1ULL << 9)
 /* drm_fencepost_caps.caps: a fault report per VM. */
 #define DRM_FENCEPOST_CAP_FAULT_REPORT           (1ULL << 10)
-/* drm_fencepost_caps.caps: SVM (CPU mirror mappings). */
+/* drm_fencepost_caps.caps: SVM: VMs that take faults, mirrors of the caller's address space. */
 #define DRM_FENCEPOST_CAP_SVM                    (1ULL << 11)
 
 /* One memory region. */
@@ -294,6 +312,14 @@ struct drm_fencepost_vm_create {
  * its exec and bind calls are EOPNOTSUPP, user fences are used in their place.
  */
 #define DRM_FENCEPOST_VM_CREATE_LONG_RUNNING     1
+/*
+ * A VM that takes faults: an access that finds no translation in a mirror
+ * (DRM_FENCEPOST_BIND_CPU_MIRROR) waits until the driver has asked the CPU's address space,
+ * and faults only when that has nothing there. The address space is that of the caller.
+ * Without DRM_FENCEPOST_VM_CREATE_LONG_RUNNING: EINVAL, since no fence may wait for a page;
+ * without DRM_FENCEPOST_CAP_SVM: EOPNOTSUPP.
+ */
+#define DRM_FENCEPOST_VM_CREATE_FAULT            2
 
 /* Destroys a VM. EBUSY while queues use it. */
 struct drm_fencepost_vm_destroy {
@@ -384,10 +410,11 @@ struct drm_fencepost_bind_op {
 #define DRM_FENCEPOST_BIND_OP_UNMAP_ALL          2
 /*
  * Move the objects mapped in the range to a region; nothing mapped there: no effect. A
- * region that an object may not be in is skipped for that object.
+ * region that an object may not be in is skipped for that object. Pages of a mirror are
+ * moved as far as they can be, and mapped; those that the CPU has nothing for are skipped.
  */
 #define DRM_FENCEPOST_BIND_OP_PREFETCH           3
-/* Set the preferred region of object-less mappings (NULL), splitting at the edges. */
+/* Set the preferred region of object-less mappings (NULL, mirrors), splitting at the edges. */
 #define DRM_FENCEPOST_BIND_OP_MADVISE            4
 /* The GPU may only read: a write or atomic faults. */
 #define DRM_FENCEPOST_BIND_READONLY              1
@@ -398,7 +425,12 @@ struct drm_fencepost_bind_op {
  * dropped.
  */
 #define DRM_FENCEPOST_BIND_SPARSE                4
-/* Mirror the CPU's address space: EOPNOTSUPP unless DRM_FENCEPOST_CAP_SVM. */
+/*
+ * Mirror the CPU's address space: GPU addresses show what the CPU has at the same addresses,
+ * from the first access on. No handle, offset, kind or other flag. EOPNOTSUPP unless the VM
+ * is one of DRM_FENCEPOST_VM_CREATE_FAULT. Unmapping or replacing a mirror of which pages
+ * were mapped: EBUSY, until the CPU has unmapped them; but by a mirror it can be replaced.
+ */
 #define DRM_FENCEPOST_BIND_CPU_MIRROR            8
 
 /*
@@ -709,6 +741,195 @@ struct drm_fencepost_va {
 };
 
 
+/* ---- SVM ---- */
+
+
+/*
+ * Sets or gets an attribute of addresses, which holds for the mirrors of the VM, whatever
+ * the CPU maps there. Setting the value that is set already has no effect; another one takes
+ * the pages out of the page tables, so that the next access sees it. EOPNOTSUPP: the VM does
+ * not take faults; EINVAL: no size, or a range beyond the VM, a value out of range.
+ * Unbinding a mirror forgets its attributes.
+ */
+struct drm_fencepost_svm_attr {
+	/* Must be zero. */
+	__u64 extensions;
+	/* The VM. */
+	__u32 vm_id;
+	/* DRM_FENCEPOST_SVM_ATTR_SET or DRM_FENCEPOST_SVM_ATTR_GET. */
+	__u32 op;
+	/* SVM_ATTR_*: which one. */
+	__u32 attr;
+	/* Must be zero. */
+	__u32 flags;
+	/* First address. */
+	__u64 start;
+	/* Size of the range in bytes. */
+	__u64 size;
+	/* The value; got: DRM_FENCEPOST_SVM_ATTR_MIXED when not all addresses have the same. */
+	__u64 value;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+/* drm_fencepost_svm_attr.op: set the attribute. */
+#define DRM_FENCEPOST_SVM_ATTR_SET               0
+/* drm_fencepost_svm_attr.op: get it. */
+#define DRM_FENCEPOST_SVM_ATTR_GET               1
+/*
+ * drm_fencepost_svm_attr.attr: the region that a GPU access moves pages to: REGION_*, or 0
+ * for none, the default: pages stay where they are. A page that cannot move is used where it
+ * is.
+ */
+#define DRM_FENCEPOST_SVM_ATTR_PREFERRED         0
+/* drm_fencepost_svm_attr.attr: what atomics of the device may do: SVM_ATOMIC_*. */
+#define DRM_FENCEPOST_SVM_ATTR_ATOMIC            1
+/* drm_fencepost_svm_attr.attr: which pages move: SVM_POLICY_*. */
+#define DRM_FENCEPOST_SVM_ATTR_POLICY            2
+/*
+ * drm_fencepost_svm_attr.attr: for how many nanoseconds pages that were moved to device
+ * memory stay, though the CPU touches them; the access waits meanwhile. At most
+ * 1,000,000,000. Eviction does not ask.
+ */
+#define DRM_FENCEPOST_SVM_ATTR_TIMESLICE         3
+/* Not one value. */
+#define DRM_FENCEPOST_SVM_ATTR_MIXED             18446744073709551615ULL
+/* Atomics make a page of system memory exclusive to the device until the CPU touches it. */
+#define DRM_FENCEPOST_SVM_ATOMIC_UNDEFINED       0ULL
+/*
+ * Atomics of the device work on system memory as it is; they are not atomic against the
+ * CPU's.
+ */
+#define DRM_FENCEPOST_SVM_ATOMIC_DEVICE          1ULL
+/* Atomics move the page to device memory; where that fails, as undefined. */
+#define DRM_FENCEPOST_SVM_ATOMIC_GLOBAL          2ULL
+/* Atomics of the device fault (kind PERMISSION). */
+#define DRM_FENCEPOST_SVM_ATOMIC_CPU             3ULL
+/* All pages that can. */
+#define DRM_FENCEPOST_SVM_POLICY_ALL             0ULL
+/* Pages of system memory; those in the memory of another device stay. */
+#define DRM_FENCEPOST_SVM_POLICY_SYSTEM          1ULL
+
+/*
+ * Moves the pages of a range of the caller's address space to a region. Best effort, as
+ * nouveau's SVM_BIND: what cannot be moved (holes, shared and pinned pages, no memory) is
+ * left out, and the call succeeds. With DRM_FENCEPOST_SVM_MIGRATE_STRICT all pages move or
+ * none does, as drm_pagemap_migrate_to_devmem: EINVAL: not within one mapping of the CPU;
+ * ENOENT: nothing mapped; EBUSY: not private anonymous memory, or a page that does not move
+ * now; ENOMEM: no memory there, also after eviction; EIO: the copy failed. EOPNOTSUPP: the
+ * VM does not take faults; EINVAL: no size, a range beyond the VM; EFAULT: the address space
+ * has ended.
+ */
+struct drm_fencepost_svm_migrate {
+	/* Must be zero. */
+	__u64 extensions;
+	/* The VM. */
+	__u32 vm_id;
+	/* DRM_FENCEPOST_SVM_MIGRATE_STRICT or 0. */
+	__u32 flags;
+	/* First address. */
+	__u64 start;
+	/* Size of the range in bytes. */
+	__u64 size;
+	/* Where to: one of REGION_*, else EINVAL. */
+	__u32 region;
+	/* Must be zero. */
+	__u32 pad;
+	/* Pages that moved. */
+	__u64 pages;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+/* All or nothing. */
+#define DRM_FENCEPOST_SVM_MIGRATE_STRICT         1
+
+/*
+ * Makes the pages of a range exclusive to the device and maps them, so that atomics work:
+ * until the CPU touches a page, only the device accesses it. Pages in device memory are
+ * moved to system memory before. EFAULT: nothing mapped, or not writable; EOPNOTSUPP: not
+ * private anonymous memory, or the VM does not take faults; EINVAL: no size, or a range that
+ * is not in mirrors of the VM; EBUSY: a page that others hold; ENOMEM. The pages before the
+ * one that failed stay exclusive; pages says how many in any case.
+ */
+struct drm_fencepost_svm_exclusive {
+	/* Must be zero. */
+	__u64 extensions;
+	/* The VM. */
+	__u32 vm_id;
+	/* Must be zero. */
+	__u32 flags;
+	/* First address. */
+	__u64 start;
+	/* Size of the range in bytes. */
+	__u64 size;
+	/* Pages that became exclusive. */
+	__u64 pages;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+
+/*
+ * Tells of each page of a range what the CPU and the GPU have there, now, and faults nothing
+ * in. One u32 a page is written. EOPNOTSUPP: the VM does not take faults; EINVAL: no size,
+ * more than 1 GiB, a range beyond the VM; EFAULT: a bad address, or the address space has
+ * ended; EBUSY: the address space did not stand still for a second.
+ */
+struct drm_fencepost_svm_query {
+	/* Must be zero. */
+	__u64 extensions;
+	/* The VM. */
+	__u32 vm_id;
+	/* Must be zero. */
+	__u32 flags;
+	/* First address. */
+	__u64 start;
+	/* Size of the range in bytes. */
+	__u64 size;
+	/* Receives size / 4096 numbers of SVM_PAGE_* bits. */
+	__u64 pages;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/* The CPU has a page there, which may be read. */
+#define DRM_FENCEPOST_SVM_PAGE_READ              1
+/* And written. */
+#define DRM_FENCEPOST_SVM_PAGE_WRITE             2
+/* Nothing can be had there: no mapping, or one without permissions. */
+#define DRM_FENCEPOST_SVM_PAGE_ERROR             4
+/* The zero page, where the world can tell. */
+#define DRM_FENCEPOST_SVM_PAGE_ZERO              8
+/* This VM's page tables show the page. */
+#define DRM_FENCEPOST_SVM_PAGE_GPU_READ          16
+/* And let it be written. */
+#define DRM_FENCEPOST_SVM_PAGE_GPU_WRITE         32
+/* And let atomics be done. */
+#define DRM_FENCEPOST_SVM_PAGE_GPU_ATOMIC        64
+/* A range of this VM covers the address. */
+#define DRM_FENCEPOST_SVM_PAGE_RANGE             128
+/* Where the page is: SVM_LOCATION_*. */
+#define DRM_FENCEPOST_SVM_PAGE_LOCATION_MASK     768
+/* See DRM_FENCEPOST_SVM_PAGE_LOCATION_MASK. */
+#define DRM_FENCEPOST_SVM_PAGE_LOCATION_SHIFT    8
+/* The CPU maps it with its neighbours as one: 1 << this many pages. */
+#define DRM_FENCEPOST_SVM_PAGE_ORDER_MASK        2031616
+/* See DRM_FENCEPOST_SVM_PAGE_ORDER_MASK. */
+#define DRM_FENCEPOST_SVM_PAGE_ORDER_SHIFT       16
+/* The GPU maps it with its neighbours as one: 1 << this many pages: 0, 4, 9. */
+#define DRM_FENCEPOST_SVM_PAGE_GPU_ORDER_MASK    520093696
+/* See DRM_FENCEPOST_SVM_PAGE_GPU_ORDER_MASK. */
+#define DRM_FENCEPOST_SVM_PAGE_GPU_ORDER_SHIFT   24
+/* Nothing is populated there, or it is exclusive to a device. */
+#define DRM_FENCEPOST_SVM_LOCATION_NONE          0
+/* System memory. */
+#define DRM_FENCEPOST_SVM_LOCATION_SYSTEM        1
+/* Memory of this device. */
+#define DRM_FENCEPOST_SVM_LOCATION_DEVICE        2
+/* Memory of another device. */
+#define DRM_FENCEPOST_SVM_LOCATION_OTHER         3
+
 /* ---- debug group ---- */
 
 
@@ -751,6 +972,11 @@ struct drm_fencepost_debug_inject {
 #define DRM_FENCEPOST_INJECT_DMA_MAP             2
 /* An asynchronous page-table update: the VM is banned. */
 #define DRM_FENCEPOST_INJECT_ASYNC_BIND          3
+/*
+ * Device or system memory for the pages of a migration, also of one that the CPU or the GPU
+ * caused in a VM of this open file. A larger piece is then moved in pages of 4 KiB.
+ */
+#define DRM_FENCEPOST_INJECT_MIGRATE             4
 
 /*
  * Holds whoever comes by a named delay point of the driver (list: docs/UAPI.md). Unknown
@@ -784,7 +1010,7 @@ struct drm_fencepost_debug_delay {
 struct drm_fencepost_debug_evict {
 	/* The object; 0: every object of the device that may leave. */
 	__u32 handle;
-	/* Must be zero. */
+	/* DRM_FENCEPOST_DEBUG_EVICT_SVM or 0. */
 	__u32 flags;
 	/* Bytes moved. */
 	__u64 bytes;
@@ -792,6 +1018,78 @@ struct drm_fencepost_debug_evict {
 	__u64 reserved;
 };
 
+/* Memory that SVM has in VRAM leaves it, in place of objects; handle must be 0 (EINVAL). */
+#define DRM_FENCEPOST_DEBUG_EVICT_SVM            1
+
+/*
+ * Sets a parameter of SVM, or only tells it. EINVAL: a value out of range. A parameter of
+ * VMs holds for those made through this open file from then on; one of the device until this
+ * open file closes.
+ */
+struct drm_fencepost_svm_tune {
+	/* SVM_TUNE_*. */
+	__u32 param;
+	/* DRM_FENCEPOST_SVM_TUNE_SET or 0. */
+	__u32 flags;
+	/* In: the new value. Out: the value before. */
+	__u64 value;
+	/* Must be zero. */
+	__u64 reserved[2];
+};
+
+/* Set the parameter. */
+#define DRM_FENCEPOST_SVM_TUNE_SET               1
+/*
+ * Of VMs: size of the window of a notifier in bytes: a power of two from 64 KiB to 1 TiB;
+ * 512 MiB.
+ */
+#define DRM_FENCEPOST_SVM_TUNE_NOTIFIER          0
+/* Of VMs: sizes of ranges: bit n for 1 << n bytes, of 4 KiB (always), 64 KiB and 2 MiB; all. */
+#define DRM_FENCEPOST_SVM_TUNE_CHUNKS            1
+/*
+ * Of VMs: a range of up to this many bytes is made only where the CPU has all pages: 0 to 2
+ * MiB; 64 KiB.
+ */
+#define DRM_FENCEPOST_SVM_TUNE_CHECK_PAGES       2
+/* Of VMs: nanoseconds of DRM_FENCEPOST_SVM_ATTR_TIMESLICE where it is not set; 0. */
+#define DRM_FENCEPOST_SVM_TUNE_TIMESLICE         3
+/* Of the device: entries of the replayable fault buffer: 1 to 1024; 256. */
+#define DRM_FENCEPOST_SVM_TUNE_FAULT_ENTRIES     4
+/* Of the device: most entries that are serviced together: 1 to 256; 64. */
+#define DRM_FENCEPOST_SVM_TUNE_FAULT_BATCH       5
+
+/* Looks at the replayable fault buffer of the device, or takes its servicing in hand. */
+struct drm_fencepost_svm_faults {
+	/* SVM_FAULTS_*. */
+	__u32 action;
+	/* Wait: for how long at most, 1 to 60,000, then ETIME; else 0 (EINVAL). */
+	__u32 timeout_ms;
+	/* Wait: in the number of entries to wait for, else 0 (EINVAL). Out: entries to be serviced. */
+	__u64 entries;
+	/* Entries that were ever put. */
+	__u64 put;
+	/* Entries that were ever taken. */
+	__u64 get;
+	/* Room for entries. */
+	__u64 room;
+	/* Jobs that wait for a replay. */
+	__u64 parked;
+	/* 1 while paused. */
+	__u64 paused;
+	/* Must be zero. */
+	__u64 reserved;
+};
+
+/* Only report. */
+#define DRM_FENCEPOST_SVM_FAULTS_STATE           0
+/* Service no entry until it is resumed, or this open file closes. */
+#define DRM_FENCEPOST_SVM_FAULTS_PAUSE           1
+/* Go on. */
+#define DRM_FENCEPOST_SVM_FAULTS_RESUME          2
+/* Drop the entries and replay: accesses that still miss put theirs again. */
+#define DRM_FENCEPOST_SVM_FAULTS_FLUSH           3
+/* Wait until there are as many entries to be serviced. */
+#define DRM_FENCEPOST_SVM_FAULTS_WAIT            4
 
 /* ---- counters, in the order of DRM_FENCEPOST_QUERY_COUNTERS ---- */
 
@@ -852,7 +1150,37 @@ struct drm_fencepost_debug_evict {
 #define DRM_FENCEPOST_COUNTER_LIVE_VRAM_BYTES    54
 #define DRM_FENCEPOST_COUNTER_LIVE_SYSTEM_BYTES  55
 #define DRM_FENCEPOST_COUNTER_LIVE_PT_NODES      56
-#define DRM_FENCEPOST_COUNTERS                   57
+#define DRM_FENCEPOST_COUNTER_SVM_FAULTS         57
+#define DRM_FENCEPOST_COUNTER_SVM_FAULTS_READ    58
+#define DRM_FENCEPOST_COUNTER_SVM_FAULTS_WRITE   59
+#define DRM_FENCEPOST_COUNTER_SVM_FAULTS_ATOMIC  60
+#define DRM_FENCEPOST_COUNTER_SVM_FAULTS_COALESCED 61
+#define DRM_FENCEPOST_COUNTER_SVM_BATCHES        62
+#define DRM_FENCEPOST_COUNTER_SVM_REPLAYS        63
+#define DRM_FENCEPOST_COUNTER_SVM_CANCELS        64
+#define DRM_FENCEPOST_COUNTER_SVM_BUFFER_FULL    65
+#define DRM_FENCEPOST_COUNTER_SVM_RETRIES        66
+#define DRM_FENCEPOST_COUNTER_SVM_INVALIDATIONS  67
+#define DRM_FENCEPOST_COUNTER_SVM_RANGES         68
+#define DRM_FENCEPOST_COUNTER_SVM_RANGES_2M      69
+#define DRM_FENCEPOST_COUNTER_SVM_RANGES_64K     70
+#define DRM_FENCEPOST_COUNTER_SVM_RANGES_4K      71
+#define DRM_FENCEPOST_COUNTER_SVM_RANGE_SPLITS   72
+#define DRM_FENCEPOST_COUNTER_SVM_COLLECTED      73
+#define DRM_FENCEPOST_COUNTER_SVM_PREFETCHED     74
+#define DRM_FENCEPOST_COUNTER_SVM_MIGRATED_TO_DEVICE 75
+#define DRM_FENCEPOST_COUNTER_SVM_MIGRATED_TO_SYSTEM 76
+#define DRM_FENCEPOST_COUNTER_SVM_CPU_FAULTS     77
+#define DRM_FENCEPOST_COUNTER_SVM_TIMESLICES     78
+#define DRM_FENCEPOST_COUNTER_SVM_EVICTIONS      79
+#define DRM_FENCEPOST_COUNTER_SVM_EXCLUSIVE      80
+#define DRM_FENCEPOST_COUNTER_SVM_REVOKES        81
+#define DRM_FENCEPOST_COUNTER_LIVE_SVM_RANGES    82
+#define DRM_FENCEPOST_COUNTER_LIVE_NOTIFIERS     83
+#define DRM_FENCEPOST_COUNTER_LIVE_SVM_PAGES     84
+#define DRM_FENCEPOST_COUNTER_LIVE_DMA_PAGES     85
+#define DRM_FENCEPOST_COUNTER_LIVE_PARKED        86
+#define DRM_FENCEPOST_COUNTERS                   87
 
 /* ---- GPU commands ---- */
 

@@ -103,7 +103,7 @@ pub const CAP_ATOMICS_DEVICE: u64 = 1 << 8;
 pub const CAP_ATOMICS_SYSTEM: u64 = 1 << 9;
 /// [`Caps::caps`]: a fault report per VM.
 pub const CAP_FAULT_REPORT: u64 = 1 << 10;
-/// [`Caps::caps`]: SVM (CPU mirror mappings).
+/// [`Caps::caps`]: SVM: VMs that take faults, mirrors of the caller's address space.
 pub const CAP_SVM: u64 = 1 << 11;
 
 record! {
@@ -188,6 +188,36 @@ pub const COUNTERS: &[&str] = &[
     "live.vram_bytes",
     "live.system_bytes",
     "live.pt_nodes",
+    "svm.faults",
+    "svm.faults.read",
+    "svm.faults.write",
+    "svm.faults.atomic",
+    "svm.faults.coalesced",
+    "svm.batches",
+    "svm.replays",
+    "svm.cancels",
+    "svm.buffer_full",
+    "svm.retries",
+    "svm.invalidations",
+    "svm.ranges",
+    "svm.ranges_2m",
+    "svm.ranges_64k",
+    "svm.ranges_4k",
+    "svm.range_splits",
+    "svm.collected",
+    "svm.prefetched",
+    "svm.migrated.to_device",
+    "svm.migrated.to_system",
+    "svm.cpu_faults",
+    "svm.timeslices",
+    "svm.evictions",
+    "svm.exclusive",
+    "svm.revokes",
+    "live.svm_ranges",
+    "live.notifiers",
+    "live.svm_pages",
+    "live.dma_pages",
+    "live.parked",
 ];
 
 // ---- GEM ---------------------------------------------------------------------------------------
@@ -267,7 +297,7 @@ record! {
         /// Must be zero.
         extensions: u64 = Role::Zero,
         /// `VM_CREATE_*`.
-        flags: u32 = Role::Flags(1),
+        flags: u32 = Role::Flags(3),
         /// The new VM, never 0.
         vm_id: u32 = Role::Out,
         /// Start of the kernel-reserved hole.
@@ -283,6 +313,11 @@ record! {
 /// A long-running VM: jobs may run without bound and so make no `dma_fence`: out-syncobjs of its
 /// exec and bind calls are `EOPNOTSUPP`, user fences are used in their place.
 pub const VM_CREATE_LONG_RUNNING: u32 = 1;
+/// A VM that takes faults: an access that finds no translation in a mirror ([`BIND_CPU_MIRROR`]) waits
+/// until the driver has asked the CPU's address space, and faults only when that has nothing there.
+/// The address space is that of the caller. Without [`VM_CREATE_LONG_RUNNING`]: `EINVAL`, since no
+/// fence may wait for a page; without [`CAP_SVM`]: `EOPNOTSUPP`.
+pub const VM_CREATE_FAULT: u32 = 2;
 
 record! {
     /// Destroys a VM. `EBUSY` while queues use it.
@@ -367,9 +402,10 @@ pub const BIND_OP_UNMAP: u32 = 1;
 /// Unmap every mapping of an object in this VM.
 pub const BIND_OP_UNMAP_ALL: u32 = 2;
 /// Move the objects mapped in the range to a region; nothing mapped there: no effect. A region
-/// that an object may not be in is skipped for that object.
+/// that an object may not be in is skipped for that object. Pages of a mirror are moved as far as
+/// they can be, and mapped; those that the CPU has nothing for are skipped.
 pub const BIND_OP_PREFETCH: u32 = 3;
-/// Set the preferred region of object-less mappings (NULL), splitting at the edges.
+/// Set the preferred region of object-less mappings (NULL, mirrors), splitting at the edges.
 pub const BIND_OP_MADVISE: u32 = 4;
 
 /// The GPU may only read: a write or atomic faults.
@@ -378,7 +414,10 @@ pub const BIND_READONLY: u32 = 1;
 pub const BIND_NULL: u32 = 2;
 /// The operation is about a sparse region: reads of unbacked parts give 0, writes are dropped.
 pub const BIND_SPARSE: u32 = 4;
-/// Mirror the CPU's address space: `EOPNOTSUPP` unless [`CAP_SVM`].
+/// Mirror the CPU's address space: GPU addresses show what the CPU has at the same addresses, from
+/// the first access on. No handle, offset, kind or other flag. `EOPNOTSUPP` unless the VM is one of
+/// [`VM_CREATE_FAULT`]. Unmapping or replacing a mirror of which pages were mapped: `EBUSY`, until the
+/// CPU has unmapped them; but by a mirror it can be replaced.
 pub const BIND_CPU_MIRROR: u32 = 8;
 
 record! {
@@ -679,6 +718,180 @@ record! {
     }
 }
 
+// ---- SVM ---------------------------------------------------------------------------------------
+
+record! {
+    /// Sets or gets an attribute of addresses, which holds for the mirrors of the VM, whatever the CPU
+    /// maps there. Setting the value that is set already has no effect; another one takes the pages out
+    /// of the page tables, so that the next access sees it. `EOPNOTSUPP`: the VM does not take
+    /// faults; `EINVAL`: no size, or a range beyond the VM, a value out of range. Unbinding a mirror
+    /// forgets its attributes.
+    pub struct SvmAttr("drm_fencepost_svm_attr"), 56 {
+        /// Must be zero.
+        extensions: u64 = Role::Zero,
+        /// The VM.
+        vm_id: u32 = Role::Handle(Object::Vm),
+        /// [`SVM_ATTR_SET`] or [`SVM_ATTR_GET`].
+        op: u32 = Role::Below(2),
+        /// `SVM_ATTR_*`: which one.
+        attr: u32 = Role::Below(4),
+        /// Must be zero.
+        flags: u32 = Role::Zero,
+        /// First address.
+        start: u64 = Role::Page,
+        /// Size of the range in bytes.
+        size: u64 = Role::Page,
+        /// The value; got: [`SVM_ATTR_MIXED`] when not all addresses have the same.
+        value: u64 = Role::InOut,
+        /// Must be zero.
+        reserved: u64 = Role::Zero,
+    }
+}
+/// [`SvmAttr::op`]: set the attribute.
+pub const SVM_ATTR_SET: u32 = 0;
+/// [`SvmAttr::op`]: get it.
+pub const SVM_ATTR_GET: u32 = 1;
+/// [`SvmAttr::attr`]: the region that a GPU access moves pages to: `REGION_*`, or 0 for none, the
+/// default: pages stay where they are. A page that cannot move is used where it is.
+pub const SVM_ATTR_PREFERRED: u32 = 0;
+/// [`SvmAttr::attr`]: what atomics of the device may do: `SVM_ATOMIC_*`.
+pub const SVM_ATTR_ATOMIC: u32 = 1;
+/// [`SvmAttr::attr`]: which pages move: `SVM_POLICY_*`.
+pub const SVM_ATTR_POLICY: u32 = 2;
+/// [`SvmAttr::attr`]: for how many nanoseconds pages that were moved to device memory stay, though the
+/// CPU touches them; the access waits meanwhile. At most 1,000,000,000. Eviction does not ask.
+pub const SVM_ATTR_TIMESLICE: u32 = 3;
+/// Not one value.
+pub const SVM_ATTR_MIXED: u64 = 0xffff_ffff_ffff_ffff;
+/// Atomics make a page of system memory exclusive to the device until the CPU touches it.
+pub const SVM_ATOMIC_UNDEFINED: u64 = 0;
+/// Atomics of the device work on system memory as it is; they are not atomic against the CPU's.
+pub const SVM_ATOMIC_DEVICE: u64 = 1;
+/// Atomics move the page to device memory; where that fails, as undefined.
+pub const SVM_ATOMIC_GLOBAL: u64 = 2;
+/// Atomics of the device fault (kind `PERMISSION`).
+pub const SVM_ATOMIC_CPU: u64 = 3;
+/// All pages that can.
+pub const SVM_POLICY_ALL: u64 = 0;
+/// Pages of system memory; those in the memory of another device stay.
+pub const SVM_POLICY_SYSTEM: u64 = 1;
+
+record! {
+    /// Moves the pages of a range of the caller's address space to a region. Best effort, as nouveau's
+    /// SVM_BIND: what cannot be moved (holes, shared and pinned pages, no memory) is left out, and the
+    /// call succeeds. With [`SVM_MIGRATE_STRICT`] all pages move or none does, as
+    /// `drm_pagemap_migrate_to_devmem`: `EINVAL`: not within one mapping of the CPU; `ENOENT`: nothing
+    /// mapped; `EBUSY`: not private anonymous memory, or a page that does not move now; `ENOMEM`: no
+    /// memory there, also after eviction; `EIO`: the copy failed. `EOPNOTSUPP`: the VM does not take
+    /// faults; `EINVAL`: no size, a range beyond the VM; `EFAULT`: the address space has ended.
+    pub struct SvmMigrate("drm_fencepost_svm_migrate"), 56 {
+        /// Must be zero.
+        extensions: u64 = Role::Zero,
+        /// The VM.
+        vm_id: u32 = Role::Handle(Object::Vm),
+        /// [`SVM_MIGRATE_STRICT`] or 0.
+        flags: u32 = Role::Flags(1),
+        /// First address.
+        start: u64 = Role::Page,
+        /// Size of the range in bytes.
+        size: u64 = Role::Page,
+        /// Where to: one of `REGION_*`, else `EINVAL`.
+        region: u32 = Role::In,
+        /// Must be zero.
+        pad: u32 = Role::Zero,
+        /// Pages that moved.
+        pages: u64 = Role::Out,
+        /// Must be zero.
+        reserved: u64 = Role::Zero,
+    }
+}
+/// All or nothing.
+pub const SVM_MIGRATE_STRICT: u32 = 1;
+
+record! {
+    /// Makes the pages of a range exclusive to the device and maps them, so that atomics work: until the
+    /// CPU touches a page, only the device accesses it. Pages in device memory are moved to system
+    /// memory before. `EFAULT`: nothing mapped, or not writable; `EOPNOTSUPP`: not private anonymous
+    /// memory, or the VM does not take faults; `EINVAL`: no size, or a range that is not in mirrors of the
+    /// VM; `EBUSY`: a page that others hold; `ENOMEM`. The pages before the one that failed stay
+    /// exclusive; `pages` says how many in any case.
+    pub struct SvmExclusive("drm_fencepost_svm_exclusive"), 56 {
+        /// Must be zero.
+        extensions: u64 = Role::Zero,
+        /// The VM.
+        vm_id: u32 = Role::Handle(Object::Vm),
+        /// Must be zero.
+        flags: u32 = Role::Zero,
+        /// First address.
+        start: u64 = Role::Page,
+        /// Size of the range in bytes.
+        size: u64 = Role::Page,
+        /// Pages that became exclusive.
+        pages: u64 = Role::Out,
+        /// Must be zero.
+        reserved: [u64; 2] = Role::Zero,
+    }
+}
+
+record! {
+    /// Tells of each page of a range what the CPU and the GPU have there, now, and faults nothing in. One
+    /// `u32` a page is written. `EOPNOTSUPP`: the VM does not take faults; `EINVAL`: no size, more
+    /// than 1 GiB, a range beyond the VM; `EFAULT`: a bad address, or the address space has ended;
+    /// `EBUSY`: the address space did not stand still for a second.
+    pub struct SvmQuery("drm_fencepost_svm_query"), 56 {
+        /// Must be zero.
+        extensions: u64 = Role::Zero,
+        /// The VM.
+        vm_id: u32 = Role::Handle(Object::Vm),
+        /// Must be zero.
+        flags: u32 = Role::Zero,
+        /// First address.
+        start: u64 = Role::Page,
+        /// Size of the range in bytes.
+        size: u64 = Role::Page,
+        /// Receives `size` / 4096 numbers of `SVM_PAGE_*` bits.
+        pages: u64 = Role::Pointer,
+        /// Must be zero.
+        reserved: [u64; 2] = Role::Zero,
+    }
+}
+/// The CPU has a page there, which may be read.
+pub const SVM_PAGE_READ: u32 = 1;
+/// And written.
+pub const SVM_PAGE_WRITE: u32 = 2;
+/// Nothing can be had there: no mapping, or one without permissions.
+pub const SVM_PAGE_ERROR: u32 = 4;
+/// The zero page, where the world can tell.
+pub const SVM_PAGE_ZERO: u32 = 8;
+/// This VM's page tables show the page.
+pub const SVM_PAGE_GPU_READ: u32 = 0x10;
+/// And let it be written.
+pub const SVM_PAGE_GPU_WRITE: u32 = 0x20;
+/// And let atomics be done.
+pub const SVM_PAGE_GPU_ATOMIC: u32 = 0x40;
+/// A range of this VM covers the address.
+pub const SVM_PAGE_RANGE: u32 = 0x80;
+/// Where the page is: `SVM_LOCATION_*`.
+pub const SVM_PAGE_LOCATION_MASK: u32 = 0x300;
+/// See [`SVM_PAGE_LOCATION_MASK`].
+pub const SVM_PAGE_LOCATION_SHIFT: u32 = 8;
+/// The CPU maps it with its neighbours as one: 1 << this many pages.
+pub const SVM_PAGE_ORDER_MASK: u32 = 0x1f_0000;
+/// See [`SVM_PAGE_ORDER_MASK`].
+pub const SVM_PAGE_ORDER_SHIFT: u32 = 16;
+/// The GPU maps it with its neighbours as one: 1 << this many pages: 0, 4, 9.
+pub const SVM_PAGE_GPU_ORDER_MASK: u32 = 0x1f00_0000;
+/// See [`SVM_PAGE_GPU_ORDER_MASK`].
+pub const SVM_PAGE_GPU_ORDER_SHIFT: u32 = 24;
+/// Nothing is populated there, or it is exclusive to a device.
+pub const SVM_LOCATION_NONE: u32 = 0;
+/// System memory.
+pub const SVM_LOCATION_SYSTEM: u32 = 1;
+/// Memory of this device.
+pub const SVM_LOCATION_DEVICE: u32 = 2;
+/// Memory of another device.
+pub const SVM_LOCATION_OTHER: u32 = 3;
+
 // ---- debug group -------------------------------------------------------------------------------
 
 record! {
@@ -697,7 +910,7 @@ record! {
     /// now (1: the next) fails once. `nth` 0 disarms. Always reports the previous state.
     pub struct DebugInject("drm_fencepost_debug_inject"), 40 {
         /// `INJECT_*`.
-        kind: u32 = Role::Below(4),
+        kind: u32 = Role::Below(5),
         /// Must be zero.
         flags: u32 = Role::Zero,
         /// Which one fails.
@@ -718,6 +931,9 @@ pub const INJECT_COPY: u32 = 1;
 pub const INJECT_DMA_MAP: u32 = 2;
 /// An asynchronous page-table update: the VM is banned.
 pub const INJECT_ASYNC_BIND: u32 = 3;
+/// Device or system memory for the pages of a migration, also of one that the CPU or the GPU caused in
+/// a VM of this open file. A larger piece is then moved in pages of 4 KiB.
+pub const INJECT_MIGRATE: u32 = 4;
 
 record! {
     /// Holds whoever comes by a named delay point of the driver (list: docs/UAPI.md). Unknown
@@ -751,14 +967,81 @@ record! {
     pub struct DebugEvict("drm_fencepost_debug_evict"), 24 {
         /// The object; 0: every object of the device that may leave.
         handle: u32 = Role::Handle(Object::Gem),
-        /// Must be zero.
-        flags: u32 = Role::Zero,
+        /// [`DEBUG_EVICT_SVM`] or 0.
+        flags: u32 = Role::Flags(1),
         /// Bytes moved.
         bytes: u64 = Role::Out,
         /// Must be zero.
         reserved: u64 = Role::Zero,
     }
 }
+
+/// Memory that SVM has in VRAM leaves it, in place of objects; `handle` must be 0 (`EINVAL`).
+pub const DEBUG_EVICT_SVM: u32 = 1;
+
+record! {
+    /// Sets a parameter of SVM, or only tells it. `EINVAL`: a value out of range. A parameter of VMs holds
+    /// for those made through this open file from then on; one of the device until this open file closes.
+    pub struct SvmTune("drm_fencepost_svm_tune"), 32 {
+        /// `SVM_TUNE_*`.
+        param: u32 = Role::Below(6),
+        /// [`SVM_TUNE_SET`] or 0.
+        flags: u32 = Role::Flags(1),
+        /// In: the new value. Out: the value before.
+        value: u64 = Role::InOut,
+        /// Must be zero.
+        reserved: [u64; 2] = Role::Zero,
+    }
+}
+/// Set the parameter.
+pub const SVM_TUNE_SET: u32 = 1;
+/// Of VMs: size of the window of a notifier in bytes: a power of two from 64 KiB to 1 TiB; 512 MiB.
+pub const SVM_TUNE_NOTIFIER: u32 = 0;
+/// Of VMs: sizes of ranges: bit n for 1 << n bytes, of 4 KiB (always), 64 KiB and 2 MiB; all.
+pub const SVM_TUNE_CHUNKS: u32 = 1;
+/// Of VMs: a range of up to this many bytes is made only where the CPU has all pages: 0 to 2 MiB;
+/// 64 KiB.
+pub const SVM_TUNE_CHECK_PAGES: u32 = 2;
+/// Of VMs: nanoseconds of [`SVM_ATTR_TIMESLICE`] where it is not set; 0.
+pub const SVM_TUNE_TIMESLICE: u32 = 3;
+/// Of the device: entries of the replayable fault buffer: 1 to 1024; 256.
+pub const SVM_TUNE_FAULT_ENTRIES: u32 = 4;
+/// Of the device: most entries that are serviced together: 1 to 256; 64.
+pub const SVM_TUNE_FAULT_BATCH: u32 = 5;
+
+record! {
+    /// Looks at the replayable fault buffer of the device, or takes its servicing in hand.
+    pub struct SvmFaults("drm_fencepost_svm_faults"), 64 {
+        /// `SVM_FAULTS_*`.
+        action: u32 = Role::Below(5),
+        /// Wait: for how long at most, 1 to 60,000, then `ETIME`; else 0 (`EINVAL`).
+        timeout_ms: u32 = Role::In,
+        /// Wait: in the number of entries to wait for, else 0 (`EINVAL`). Out: entries to be serviced.
+        entries: u64 = Role::InOut,
+        /// Entries that were ever put.
+        put: u64 = Role::Out,
+        /// Entries that were ever taken.
+        get: u64 = Role::Out,
+        /// Room for entries.
+        room: u64 = Role::Out,
+        /// Jobs that wait for a replay.
+        parked: u64 = Role::Out,
+        /// 1 while paused.
+        paused: u64 = Role::Out,
+        /// Must be zero.
+        reserved: u64 = Role::Zero,
+    }
+}
+/// Only report.
+pub const SVM_FAULTS_STATE: u32 = 0;
+/// Service no entry until it is resumed, or this open file closes.
+pub const SVM_FAULTS_PAUSE: u32 = 1;
+/// Go on.
+pub const SVM_FAULTS_RESUME: u32 = 2;
+/// Drop the entries and replay: accesses that still miss put theirs again.
+pub const SVM_FAULTS_FLUSH: u32 = 3;
+/// Wait until there are as many entries to be serviced.
+pub const SVM_FAULTS_WAIT: u32 = 4;
 
 // ---- numbers -----------------------------------------------------------------------------------
 
@@ -806,6 +1089,14 @@ ioctls! {
     FAULT_REPORT = 0x0c, FaultReport;
     /// See [`VaDump`].
     VA_DUMP = 0x0d, VaDump;
+    /// See [`SvmAttr`].
+    SVM_ATTR = 0x10, SvmAttr;
+    /// See [`SvmMigrate`].
+    SVM_MIGRATE = 0x11, SvmMigrate;
+    /// See [`SvmExclusive`].
+    SVM_EXCLUSIVE = 0x12, SvmExclusive;
+    /// See [`SvmQuery`].
+    SVM_QUERY = 0x13, SvmQuery;
     /// See [`DebugOpen`].
     DEBUG_OPEN = 0x30, DebugOpen;
     /// See [`DebugInject`].
@@ -814,5 +1105,8 @@ ioctls! {
     DEBUG_DELAY = 0x32, DebugDelay;
     /// See [`DebugEvict`].
     DEBUG_EVICT = 0x33, DebugEvict;
+    /// See [`SvmTune`].
+    SVM_TUNE = 0x34, SvmTune;
+    /// See [`SvmFaults`].
+    SVM_FAULTS = 0x35, SvmFaults;
 }
-// 0x10 to 0x1f are kept for SVM: attributes, migrate, exclusive, query.

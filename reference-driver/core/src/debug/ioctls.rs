@@ -69,6 +69,10 @@ pub fn delay<H: Host>(call: &Call<'_, H>, args: &mut DebugDelay) -> Result<i64, 
 
 /// [`fp::DEBUG_EVICT`].
 pub fn evict<H: Host>(call: &Call<'_, H>, args: &mut DebugEvict) -> Result<i64, Errno> {
+    if args.flags & fp::DEBUG_EVICT_SVM != 0 {
+        args.bytes = 0;
+        return if args.handle == 0 { Ok(0) } else { Err(Errno::INVAL) };
+    }
     if args.handle != 0 {
         let gem = call.file.handles.gem(args.handle)?;
         if gem.placement & fp::REGION_SYSTEM == 0 {

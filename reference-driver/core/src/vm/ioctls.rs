@@ -22,6 +22,12 @@ pub fn create<H: Host>(call: &Call<'_, H>, args: &mut VmCreate) -> Result<i64, E
     if end > fp::VA_END || hole_end > end {
         return Err(Errno::INVAL);
     }
+    if args.flags & fp::VM_CREATE_FAULT != 0 {
+        if args.flags & fp::VM_CREATE_LONG_RUNNING == 0 {
+            return Err(Errno::INVAL);
+        }
+        call.dev.host.mm(call.task)?;
+    }
     let span = Span::new(0, end);
     let hole = Span::new(args.kernel_start, hole_end);
     let slot = call.file.tables().vms.reserve()?;

@@ -64,10 +64,16 @@ pub(crate) fn records() -> Vec<RecordInfo> {
         info::<Fault>(),
         info::<VaDump>(),
         info::<Va>(),
+        info::<SvmAttr>(),
+        info::<SvmMigrate>(),
+        info::<SvmExclusive>(),
+        info::<SvmQuery>(),
         info::<DebugOpen>(),
         info::<DebugInject>(),
         info::<DebugDelay>(),
         info::<DebugEvict>(),
+        info::<SvmTune>(),
+        info::<SvmFaults>(),
     ]
 }
 
