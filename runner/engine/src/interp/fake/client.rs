@@ -320,10 +320,6 @@ impl Client for FakeClient {
         Ok(Box::new(FakeSubmission { state: Arc::clone(&self.state), job, counts }))
     }
 
-    fn encode(&self, _: &Program) -> Result<Vec<u8>> {
-        Err(Error::unsupported("gpu.encode"))
-    }
-
     fn syncobj_create(&self, signalled: bool) -> Result<Syncobj> {
         let mut state = locked(&self.state);
         let binary = signalled.then(|| state.fence(true));
@@ -402,26 +398,6 @@ impl Client for FakeClient {
         syncobjs.iter().map(one).collect()
     }
 
-    fn syncobj_transfer(&self, _: (Syncobj, u64), _: (Syncobj, u64), _: bool) -> Result<()> {
-        Err(Error::unsupported("syncobj.transfer"))
-    }
-
-    fn syncobj_export(&self, _: Syncobj, _: SyncForm) -> Result<OwnedFd> {
-        Err(Error::unsupported("syncobj.export"))
-    }
-
-    fn syncobj_import(&self, _: BorrowedFd<'_>) -> Result<Syncobj> {
-        Err(Error::unsupported("syncobj.import"))
-    }
-
-    fn sync_file_import(&self, _: Syncobj, _: BorrowedFd<'_>) -> Result<()> {
-        Err(Error::unsupported("sync_file.import"))
-    }
-
-    fn user_fence_wait(&self, _: &UserFenceWait) -> Result<()> {
-        Err(Error::unsupported("user_fence.wait"))
-    }
-
     fn counters(&self) -> Result<BTreeMap<String, u64>> {
         let state = locked(&self.state);
         let completed = state.jobs.iter().filter(|job| job.over && !job.failed).count();
@@ -439,22 +415,6 @@ impl Client for FakeClient {
 
     fn regions(&self) -> Result<Vec<RegionInfo>> {
         Ok(Vec::new())
-    }
-
-    fn debug_open(&self) -> Result<()> {
-        Err(Error::unsupported("debug.open"))
-    }
-
-    fn inject(&self, _: Inject, _: u64) -> Result<InjectState> {
-        Err(Error::unsupported("debug.inject"))
-    }
-
-    fn delay(&self, _: &str, _: DelayAction) -> Result<DelayState> {
-        Err(Error::unsupported("debug.delay"))
-    }
-
-    fn evict(&self, _: Option<Gem>) -> Result<u64> {
-        Err(Error::unsupported("debug.evict"))
     }
 }
 
