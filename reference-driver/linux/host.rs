@@ -6,6 +6,8 @@
 
 mod device;
 mod memory;
+#[cfg(all(CONFIG_HMM_MIRROR, CONFIG_DEVICE_PRIVATE))]
+mod mirror;
 mod shim;
 mod workers;
 mod world;
@@ -44,30 +46,51 @@ module! {
     },
 }
 
+/// The kernel's way to a driver, for invalidations and CPU faults; dropping closes it.
+struct Attached(KBox<Driver<World>>);
+
+impl Attached {
+    fn new(driver: Driver<World>) -> Result<Self> {
+        let new = Attached(KBox::new(driver, GFP_KERNEL)?);
+        let target: *const Driver<World> = &*new.0;
+        // SAFETY: the driver is in a box and stays there until it is detached by `drop`.
+        unsafe { shim::fp_world_attach(new.0.host().raw(), target.cast()) };
+        Ok(new)
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // SAFETY: attached by `new`; the files are closed, else the module could not go.
+        unsafe { shim::fp_world_detach(self.0.host().raw()) }
+    }
+}
+
 /// One device. The fields are dropped in this order: threads, then the device's parent, which
-/// unregisters it.
+/// unregisters it, then what the kernel knows of the driver.
 struct Node {
     _workers: workers::Workers,
     parent: faux::Registration,
-    driver: Driver<World>,
+    attached: Attached,
 }
 
 impl Node {
     /// All of a device but its nodes.
-    fn new(number: u32, config: Config) -> Result<Self> {
-        let host = World::new(config.vram_bytes).map_err(errno)?;
+    fn new(number: u8, config: Config) -> Result<Self> {
+        let host = World::new(number, config.vram_bytes).map_err(errno)?;
         let driver = Driver::new(host, config).map_err(errno)?;
         let name = CString::try_from_fmt(fmt!("fencepost.{number}"))?;
         let parent = faux::Registration::new(&name, None)?;
-        let workers = workers::Workers::start(driver.clone())?;
-        Ok(Node { _workers: workers, parent, driver })
+        let attached = Attached::new(driver.clone())?;
+        let workers = workers::Workers::start(driver)?;
+        Ok(Node { _workers: workers, parent, attached })
     }
 
     /// Shows it to user space. Nothing may fail after that: files may be open.
     fn register(&self) -> Result {
         // SAFETY: a faux device is bound from its creation to its destruction.
         let bound = unsafe { self.parent.as_ref().as_bound() };
-        device::register(bound, self.driver.clone()).map(|_| ())
+        device::register(bound, self.attached.0.clone()).map(|_| ())
     }
 }
 
@@ -96,7 +119,7 @@ impl kernel::Module for Fencepost {
             testing: *module_parameters::testing.value() != 0,
         };
         let mut nodes = KVec::new();
-        for number in 0..devices {
+        for number in 0..devices as u8 {
             nodes.push(Node::new(number, config)?, GFP_KERNEL)?;
         }
         let mut shown = 0;

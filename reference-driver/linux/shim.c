@@ -34,12 +34,10 @@
 #include <drm/drm_prime.h>
 #include <drm/drm_print.h>
 #include <drm/drm_syncobj.h>
-#include "shim.h"
+#include "shim_world.h"
 
 /* offsets and DMA addresses start above what a driver could confuse with a size or a handle */
 #define FP_FIRST_OFFSET	(1ull << 32)
-#define FP_FIRST_DMA	(1ull << 32)
-#define FP_LAST_DMA	(1ull << 52)	/* what a page-table entry holds */
 #define FP_GAP		SZ_2M
 
 /*
@@ -63,22 +61,9 @@ struct fp_bo {
 	struct page *pages[] __counted_by(nown);
 };
 
-struct fp_world {
-	wait_queue_head_t wq;
-	struct xarray bos;	/* offset >> PAGE_SHIFT -> struct fp_bo */
-	struct xarray dma;	/* DMA address >> PAGE_SHIFT -> kernel address of a page */
-	struct xarray mms;	/* task number -> mm_struct, grabbed */
-	atomic64_t next_offset;
-	atomic64_t next_dma;
-	u32 next_mm;
-	u64 nframes;
-	void **frames;		/* kernel address of the page in each frame of device memory */
-	struct workqueue_struct *reclaim;	/* frees objects after a grace period */
-};
-
 /* ---- the world ------------------------------------------------------------------------------- */
 
-struct fp_world *fp_world_create(u64 vram_frames)
+struct fp_world *fp_world_create(u64 vram_frames, u32 number)
 {
 	struct fp_world *w = kzalloc(sizeof(*w), GFP_KERNEL);
 
@@ -94,13 +79,32 @@ struct fp_world *fp_world_create(u64 vram_frames)
 		return NULL;
 	}
 	w->nframes = vram_frames;
+	w->number = number;
 	init_waitqueue_head(&w->wq);
 	xa_init_flags(&w->bos, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&w->dma, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&w->mms, XA_FLAGS_ALLOC1 | XA_FLAGS_ACCOUNT);
 	atomic64_set(&w->next_offset, FP_FIRST_OFFSET);
 	atomic64_set(&w->next_dma, FP_FIRST_DMA);
+	fp_mirror_init(w);
+	if (fp_devmem_create(w)) {
+		fp_world_destroy(w);
+		return NULL;
+	}
 	return w;
+}
+
+/* From now on the driver is told of invalidations and CPU faults. */
+void fp_world_attach(struct fp_world *w, void *driver)
+{
+	w->driver = driver;
+}
+
+/* No file is open: nobody will tell the driver anything when this returns. */
+void fp_world_detach(struct fp_world *w)
+{
+	fp_devmem_destroy(w);
+	w->driver = NULL;
 }
 
 void fp_world_destroy(struct fp_world *w)
@@ -115,6 +119,8 @@ void fp_world_destroy(struct fp_world *w)
 	xa_destroy(&w->mms);
 	xa_destroy(&w->bos);
 	xa_destroy(&w->dma);
+	fp_devmem_destroy(w);
+	fp_mirror_fini(w);
 	/* destroyed objects may still wait for their grace period */
 	rcu_barrier();
 	destroy_workqueue(w->reclaim);
@@ -353,7 +359,7 @@ int fp_dma_map(struct fp_world *w, u64 offset, u64 page, u64 count, u64 *addr)
 		return -EIO;
 	/* addresses are not used again; 2 MiB alignment suits every page size */
 	first = atomic64_fetch_add(ALIGN(count << PAGE_SHIFT, SZ_2M), &w->next_dma);
-	if (first + (count << PAGE_SHIFT) > FP_LAST_DMA)
+	if (first + (count << PAGE_SHIFT) > FP_MIRROR_DMA)
 		return -ENOMEM;
 	for (i = 0; i < count; i++) {
 		ret = xa_err(xa_store(&w->dma, (first >> PAGE_SHIFT) + i, fp_bo_page(bo, page + i),
@@ -397,6 +403,8 @@ void *fp_vram_page(struct fp_world *w, u64 addr)
 
 void *fp_system_page(struct fp_world *w, u64 addr)
 {
+	if (addr >= FP_MIRROR_DMA)
+		return fp_mirrored_page(w, addr);
 	return xa_load(&w->dma, addr >> PAGE_SHIFT);
 }
 

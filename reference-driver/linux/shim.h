@@ -27,7 +27,7 @@ static inline void fp_planted(enum fp_place place) {}
 #endif
 
 /* a device's world: memory, frames, DMA addresses, waiters */
-struct fp_world *fp_world_create(u64 vram_frames);
+struct fp_world *fp_world_create(u64 vram_frames, u32 number);
 void fp_world_destroy(struct fp_world *w);
 
 /* time, user memory; a task is named by the number of its address space */
@@ -43,6 +43,99 @@ int fp_vram_bind(struct fp_world *w, u64 frame, u64 offset, u64 page, u64 count)
 void fp_vram_unbind(struct fp_world *w, u64 frame, u64 count);
 int fp_dma_map(struct fp_world *w, u64 offset, u64 page, u64 count, u64 *addr);
 void fp_dma_unmap(struct fp_world *w, u64 addr, u64 count);
+
+/*
+ * Mirrored address spaces; only with CONFIG_HMM_MIRROR and CONFIG_DEVICE_PRIVATE. Spans are of whole
+ * pages; `own` stands for this device as the owner of something, else it is nobody in particular.
+ */
+struct fp_migration;
+struct fp_notifier;
+struct folio;
+struct mm_struct;
+struct mmu_interval_notifier;
+struct vm_fault;
+
+/* flags of struct fp_vma */
+#define FP_VMA_READ		1
+#define FP_VMA_WRITE		2
+#define FP_VMA_ANONYMOUS	4
+#define FP_VMA_HUGETLB		8
+#define FP_VMA_DEVICE		16
+
+struct fp_vma {
+	u64 start;
+	u64 end;
+	u32 flags;
+};
+
+struct fp_want {
+	u64 flags;
+	u64 mask;
+	bool own;
+};
+
+/* pages in the words of the host trait, beside HMM_PFN_VALID, _WRITE and _ERROR */
+#define FP_PFN_DEVICE		(1ull << 60)
+#define FP_PFN_ZERO		(1ull << 59)
+#define FP_PFN_ORDER_SHIFT	48
+#define FP_PFN_DEVICE_SHIFT	40
+
+struct fp_invalidation {
+	u64 start;
+	u64 end;
+	u32 event;	/* enum mmu_notifier_event */
+	bool own;
+	bool blockable;
+	struct mmu_interval_notifier *mni;
+	unsigned long seq;
+};
+
+/* what a migration takes */
+#define FP_SELECT_SYSTEM	1
+#define FP_SELECT_DEVICE	2
+
+enum fp_source_kind { FP_SOURCE_STAYS, FP_SOURCE_EMPTY, FP_SOURCE_SYSTEM, FP_SOURCE_DEVICE };
+
+struct fp_source {
+	u32 kind;
+	u32 order;
+	u64 frame;
+};
+
+void fp_world_attach(struct fp_world *w, void *driver);
+void fp_world_detach(struct fp_world *w);
+struct mm_struct *fp_mm_of_task(struct fp_world *w, u64 task);
+void fp_mm_grab(struct mm_struct *mm);
+void fp_mm_drop(struct mm_struct *mm);
+int fp_vma(struct mm_struct *mm, u64 addr, bool next, struct fp_vma *out);
+int fp_notifier_insert(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 cookie,
+		       struct fp_notifier **out);
+void fp_notifier_remove(struct fp_notifier *n);
+void fp_invalidation_set_seq(const struct fp_invalidation *inv);
+u64 fp_read_begin(struct fp_notifier *n);
+bool fp_read_retry(struct fp_notifier *n, u64 seq);
+int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier *n, u64 seq,
+		   u64 start, u64 end, const struct fp_want *want, u64 *pages);
+int fp_mirror_map(struct fp_world *w, u64 pfn, u32 order, bool write, u64 *addr);
+void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order);
+int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, bool own, u64 *page,
+		      struct folio **out);
+void fp_exclusive_end(struct folio *folio);
+int fp_migrate_setup(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u32 select,
+		     struct fp_migration **out);
+int fp_migrate_setup_fault(struct fp_world *w, struct vm_fault *vmf, u64 start, u64 end,
+			   struct fp_migration **out);
+int fp_migrate_setup_frames(struct fp_world *w, u64 frame, u64 count, struct fp_migration **out);
+void fp_migrate_span(struct fp_migration *m, u64 *start, u64 *count);
+void fp_migrate_source(struct fp_migration *m, u64 i, struct fp_source *out);
+int fp_migrate_to_device(struct fp_migration *m, u64 i, u64 frame, u32 order);
+int fp_migrate_to_system(struct fp_migration *m, u64 i, u32 order);
+void fp_migrate_copy(struct fp_migration *m, u64 i);
+void fp_migrate_keep(struct fp_migration *m, u64 i);
+void fp_migrate_commit(struct fp_migration *m);
+bool fp_migrate_moved(struct fp_migration *m, u64 i);
+void fp_migrate_end(struct fp_migration *m);
+bool fp_frames_freed(struct fp_world *w, u64 *cursor, u64 *first, u64 *count);
 
 /* kernel address of the page at a GPU address, or NULL; valid until fp_access_end() */
 void fp_access_begin(void);
@@ -122,4 +215,6 @@ int fp_rust_import(struct drm_device *drm, u64 mem, u64 size, void **gem, u64 *i
 void fp_rust_gem_free(void *gem);
 int fp_rust_show_vas(struct drm_file *file, struct seq_file *m);
 void fp_rust_worker(void *ctx, u32 worker);
+bool fp_rust_invalidate(void *driver, u64 cookie, const struct fp_invalidation *inv);
+int fp_rust_cpu_fault(void *driver, struct vm_fault *vmf, u64 addr, u64 frame);
 #endif

@@ -12,11 +12,12 @@ use core::ptr::NonNull;
 use core::sync::atomic::{fence, Ordering};
 use fencepost_uapi::Errno;
 
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// The world of one device.
 pub(crate) struct World {
     raw: NonNull<RawWorld>,
+    number: u8,
 }
 
 // SAFETY: shim.c locks where it must; any thread may call and destroy.
@@ -25,7 +26,7 @@ unsafe impl Send for World {}
 unsafe impl Sync for World {}
 
 /// What a shim function returned: not negative, or an error.
-fn check(ret: c_int) -> Result<c_int, Errno> {
+pub(super) fn check(ret: c_int) -> Result<c_int, Errno> {
     if ret < 0 {
         Err(Errno(-ret))
     } else {
@@ -51,14 +52,19 @@ impl Drop for Access {
 }
 
 impl World {
-    /// A world with so much device memory.
+    /// The world of a device with so much device memory.
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub(super) fn new(vram_bytes: u64) -> Result<Self, Errno> {
+    pub(super) fn new(number: u8, vram_bytes: u64) -> Result<Self, Errno> {
         // SAFETY: no requirements.
-        let raw = unsafe { shim::fp_world_create(vram_bytes / PAGE) };
-        Ok(World { raw: NonNull::new(raw).ok_or(Errno::NOMEM)? })
+        let raw = unsafe { shim::fp_world_create(vram_bytes / PAGE, number.into()) };
+        Ok(World { raw: NonNull::new(raw).ok_or(Errno::NOMEM)?, number })
+    }
+
+    /// The number of the device.
+    pub(super) fn number(&self) -> u8 {
+        self.number
     }
 
     /// The shim's world.
@@ -129,13 +135,20 @@ unsafe extern "C" fn call_ready(ctx: *mut c_void) -> bool {
     ready()
 }
 
+#[cfg(not(all(CONFIG_HMM_MIRROR, CONFIG_DEVICE_PRIVATE)))]
 crate::no_mirror!(World);
 
 impl Host for World {
     /// Number of an address space that the shim knows.
     type Task = u64;
 
-    fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
+    #[cfg(all(CONFIG_HMM_MIRROR, CONFIG_DEVICE_PRIVATE))]
+    fn mm(&self, task: u64) -> Result<Self::Mm, Errno> {
+        super::mirror::Mm::of_task(self, task)
+    }
+
+    #[cfg(not(all(CONFIG_HMM_MIRROR, CONFIG_DEVICE_PRIVATE)))]
+    fn mm(&self, _: u64) -> Result<Self::Mm, Errno> {
         Err(Errno::OPNOTSUPP)
     }
 

@@ -15,6 +15,7 @@ use crate::gpuva::Span;
 
 /// A page as [`Mirror::range_fault`] reports it, and what is asked of it: `HMM_PFN_*`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
 pub struct Pfn(pub u64);
 
 impl Pfn {

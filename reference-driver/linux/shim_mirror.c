@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * The C side of mirrored address spaces: mappings, interval notifiers, hmm_range_fault(), access to
+ * their pages, device-exclusive access. Moving pages is shim_devmem.c's matter.
+ */
+#include <linux/hmm.h>
+#include <linux/hugetlb.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/rmap.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+#include <linux/xarray.h>
+#include "shim_world.h"
+
+/* ---- address spaces -------------------------------------------------------------------------- */
+
+/* The mm_struct alone is held: a process that exits frees its memory. */
+struct mm_struct *fp_mm_of_task(struct fp_world *w, u64 task)
+{
+	struct mm_struct *mm;
+
+	xa_lock(&w->mms);
+	mm = xa_load(&w->mms, task);
+	if (mm)
+		mmgrab(mm);
+	xa_unlock(&w->mms);
+	return mm;
+}
+
+void fp_mm_grab(struct mm_struct *mm)
+{
+	mmgrab(mm);
+}
+
+void fp_mm_drop(struct mm_struct *mm)
+{
+	mmdrop(mm);
+}
+
+/* The mapping that has an address or, with `next`, the first one that ends above it. */
+int fp_vma(struct mm_struct *mm, u64 addr, bool next, struct fp_vma *out)
+{
+	struct vm_area_struct *vma;
+	int ret = -ENOENT;
+
+	if (!mmget_not_zero(mm))
+		return -EFAULT;
+	mmap_read_lock(mm);
+	vma = find_vma(mm, addr);
+	if (vma && (next || vma->vm_start <= addr)) {
+		ret = 0;
+		out->start = vma->vm_start;
+		out->end = vma->vm_end;
+		out->flags = (vma->vm_flags & VM_READ ? FP_VMA_READ : 0) |
+			     (vma->vm_flags & VM_WRITE ? FP_VMA_WRITE : 0) |
+			     (vma_is_anonymous(vma) ? FP_VMA_ANONYMOUS : 0) |
+			     (is_vm_hugetlb_page(vma) ? FP_VMA_HUGETLB : 0) |
+			     (vma->vm_flags & (VM_IO | VM_PFNMAP | VM_MIXEDMAP) ? FP_VMA_DEVICE : 0);
+	}
+	mmap_read_unlock(mm);
+	/* the last user's way out unmaps everything: not below our caller's locks */
+	mmput_async(mm);
+	return ret;
+}
+
+/* ---- notifiers ------------------------------------------------------------------------------- */
+
+struct fp_notifier {
+	struct mmu_interval_notifier mni;
+	struct fp_world *world;
+	u64 cookie;
+};
+
+static bool fp_notifier_invalidate(struct mmu_interval_notifier *mni,
+				   const struct mmu_notifier_range *range, unsigned long seq)
+{
+	struct fp_notifier *n = container_of(mni, struct fp_notifier, mni);
+	struct fp_invalidation inv = {
+		/* the end of an address space comes as the whole of all addresses */
+		.start = max(range->start, mni->interval_tree.start),
+		.end = min(range->end - 1, mni->interval_tree.last) + 1,
+		.event = range->event,
+		.own = range->owner == fp_owner(n->world, true),
+		.blockable = mmu_notifier_range_blockable(range),
+		.mni = mni,
+		.seq = seq,
+	};
+
+	return fp_rust_invalidate(n->world->driver, n->cookie, &inv);
+}
+
+/* Called back by fp_rust_invalidate(), under the driver's lock. */
+void fp_invalidation_set_seq(const struct fp_invalidation *inv)
+{
+	mmu_interval_set_seq(inv->mni, inv->seq);
+}
+
+static const struct mmu_interval_notifier_ops fp_notifier_ops = {
+	.invalidate = fp_notifier_invalidate,
+};
+
+int fp_notifier_insert(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 cookie,
+		       struct fp_notifier **out)
+{
+	struct fp_notifier *n = kzalloc(sizeof(*n), GFP_KERNEL_ACCOUNT);
+	int ret;
+
+	if (!n)
+		return -ENOMEM;
+	n->world = w;
+	n->cookie = cookie;
+	ret = -EFAULT;
+	if (mmget_not_zero(mm)) {
+		ret = mmu_interval_notifier_insert(&n->mni, mm, start, end - start,
+						   &fp_notifier_ops);
+		mmput_async(mm);
+	}
+	if (ret) {
+		kfree(n);
+		return ret;
+	}
+	atomic_inc(&w->notifiers);
+	*out = n;
+	return 0;
+}
+
+void fp_notifier_remove(struct fp_notifier *n)
+{
+	struct fp_world *w = n->world;
+
+	mmu_interval_notifier_remove(&n->mni);
+	kfree(n);
+	if (atomic_dec_and_test(&w->notifiers))
+		fp_devmem_idle(w);
+}
+
+u64 fp_read_begin(struct fp_notifier *n)
+{
+	return mmu_interval_read_begin(&n->mni);
+}
+
+bool fp_read_retry(struct fp_notifier *n, u64 seq)
+{
+	return mmu_interval_read_retry(&n->mni, seq);
+}
+
+/* ---- pages ----------------------------------------------------------------------------------- */
+
+/*
+ * How often each page is mapped for the device: what is not mapped is not there, so that a stale
+ * translation is a bus error. In pieces that are made before they are needed, since mapping is done
+ * under a lock that reclaim takes; they stay as long as the world.
+ */
+#define FP_MAPS_SHIFT	9
+#define FP_MAPS		(1u << FP_MAPS_SHIFT)
+
+struct fp_maps {
+	atomic_t count[FP_MAPS];
+};
+
+void fp_mirror_init(struct fp_world *w)
+{
+	xa_init(&w->mirrored);
+}
+
+void fp_mirror_fini(struct fp_world *w)
+{
+	struct fp_maps *maps;
+	unsigned long index;
+	u32 i;
+
+	xa_for_each(&w->mirrored, index, maps) {
+		for (i = 0; i < FP_MAPS; i++)
+			WARN_ON_ONCE(atomic_read(&maps->count[i]));
+		kfree(maps);
+	}
+	xa_destroy(&w->mirrored);
+}
+
+static int fp_maps_prepare(struct fp_world *w, unsigned long pfn)
+{
+	struct fp_maps *maps, *other;
+
+	if (xa_load(&w->mirrored, pfn >> FP_MAPS_SHIFT))
+		return 0;
+	if (FP_MIRROR_DMA + PFN_PHYS(pfn) >= FP_LAST_DMA)
+		return -ENOMEM;
+	maps = kzalloc(sizeof(*maps), GFP_KERNEL);
+	if (!maps)
+		return -ENOMEM;
+	other = xa_cmpxchg(&w->mirrored, pfn >> FP_MAPS_SHIFT, NULL, maps, GFP_KERNEL);
+	if (other)
+		kfree(maps);
+	return xa_err(other);
+}
+
+static atomic_t *fp_maps_of(struct fp_world *w, unsigned long pfn)
+{
+	struct fp_maps *maps = xa_load(&w->mirrored, pfn >> FP_MAPS_SHIFT);
+
+	return maps ? &maps->count[pfn & (FP_MAPS - 1)] : NULL;
+}
+
+/* Kernel address of the page at a system address of a mirrored address space, or NULL. */
+void *fp_mirrored_page(struct fp_world *w, u64 addr)
+{
+	unsigned long pfn = PHYS_PFN(addr - FP_MIRROR_DMA);
+	atomic_t *count = fp_maps_of(w, pfn);
+
+	return count && atomic_read(count) ? page_address(pfn_to_page(pfn)) : NULL;
+}
+
+/* hmm's answer in the words of the host trait */
+static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
+{
+	u64 flags = hmm & (HMM_PFN_VALID | HMM_PFN_WRITE | HMM_PFN_ERROR);
+	struct page *page;
+	u64 number;
+
+	*out = flags;
+	if (!(hmm & HMM_PFN_VALID))
+		return 0;
+	flags |= (u64)hmm_pfn_to_map_order(hmm) << FP_PFN_ORDER_SHIFT;
+	page = hmm_pfn_to_page(hmm);
+	number = page_to_pfn(page);
+	if (is_device_private_page(page)) {
+		if (WARN_ON_ONCE(!fp_devmem_frame(w, page, &number)))
+			return -EFAULT;
+		flags |= FP_PFN_DEVICE | (u64)w->number << FP_PFN_DEVICE_SHIFT;
+	} else {
+		if (is_zero_pfn(number))
+			flags |= FP_PFN_ZERO;
+		if (fp_maps_prepare(w, number))
+			return -ENOMEM;
+	}
+	*out = flags | number;
+	return 0;
+}
+
+/*
+ * Pages [start, end) of one notifier; `pages` in the words of the host trait, of which VALID, WRITE
+ * and ERROR are hmm's.
+ */
+int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier *n, u64 seq,
+		   u64 start, u64 end, const struct fp_want *want, u64 *pages)
+{
+	u64 asked = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE, i, count = (end - start) >> PAGE_SHIFT;
+	struct hmm_range range = {
+		.notifier = &n->mni,
+		.notifier_seq = seq,
+		.start = start,
+		.end = end,
+		.hmm_pfns = (unsigned long *)pages,
+		.default_flags = want->flags & asked,
+		.pfn_flags_mask = want->mask & asked,
+		.dev_private_owner = fp_owner(w, want->own),
+	};
+	int ret;
+
+	BUILD_BUG_ON(sizeof(*range.hmm_pfns) != sizeof(*pages));
+	for (i = 0; i < count; i++)
+		pages[i] &= asked;
+	if (!mmget_not_zero(mm))
+		return -EFAULT;
+	mmap_read_lock(mm);
+	ret = hmm_range_fault(&range);
+	mmap_read_unlock(mm);
+	mmput_async(mm);
+	for (i = 0; i < count && !ret; i++)
+		ret = fp_page_out(w, pages[i], &pages[i]);
+	return ret;
+}
+
+/*
+ * Called under the lock under which the sequence was found to be good: the CPU maps the pages until
+ * it is dropped. What the device may write counts as written, since it leaves no trace in the CPU's
+ * page tables (MADV_FREE, for one, leaves entries that are clean and can be written).
+ */
+int fp_mirror_map(struct fp_world *w, u64 pfn, u32 order, bool write, u64 *addr)
+{
+	u64 i, count = 1ull << order;
+	atomic_t *maps;
+
+	if (WARN_ON_ONCE(!IS_ALIGNED(pfn, count)))
+		return -EINVAL;
+	for (i = 0; i < count; i++) {
+		maps = fp_maps_of(w, pfn + i);
+		if (WARN_ON_ONCE(!maps))
+			goto undo;
+		atomic_inc(maps);
+	}
+	if (write)
+		folio_mark_dirty(page_folio(pfn_to_page(pfn)));
+	*addr = FP_MIRROR_DMA + PFN_PHYS(pfn);
+	return 0;
+undo:
+	while (i--)
+		atomic_dec(fp_maps_of(w, pfn + i));
+	return -ENOMEM;
+}
+
+void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order)
+{
+	unsigned long pfn = PHYS_PFN(addr - FP_MIRROR_DMA);
+	atomic_t *maps;
+	u64 i;
+
+	for (i = 0; i < 1ull << order; i++) {
+		maps = fp_maps_of(w, pfn + i);
+		if (!WARN_ON_ONCE(!maps || atomic_read(maps) <= 0))
+			atomic_dec(maps);
+	}
+}
+
+/* ---- exclusive access ------------------------------------------------------------------------ */
+
+/* The folio is locked and held until fp_exclusive_end(). */
+int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, bool own, u64 *page,
+		      struct folio **out)
+{
+	struct page *exclusive;
+	struct folio *folio;
+	int ret;
+
+	if (!mmget_not_zero(mm))
+		return -EFAULT;
+	mmap_read_lock(mm);
+	exclusive = make_device_exclusive(mm, addr, fp_owner(w, own), &folio);
+	mmap_read_unlock(mm);
+	mmput_async(mm);
+	if (IS_ERR(exclusive))
+		return PTR_ERR(exclusive);
+	ret = fp_maps_prepare(w, page_to_pfn(exclusive));
+	if (ret) {
+		fp_exclusive_end(folio);
+		return ret;
+	}
+	*page = HMM_PFN_VALID | HMM_PFN_WRITE | page_to_pfn(exclusive);
+	*out = folio;
+	return 0;
+}
+
+void fp_exclusive_end(struct folio *folio)
+{
+	folio_unlock(folio);
+	folio_put(folio);
+}
