@@ -4,7 +4,9 @@
 //! space; `world` is its host, `device` its DRM face, `workers` its threads, and shim.c the C side.
 #![expect(unsafe_code, reason = "a faux device is bound, which its type cannot say")]
 
+mod attach;
 mod device;
+mod dmirror;
 mod memory;
 #[cfg(all(CONFIG_HMM_MIRROR, CONFIG_DEVICE_PRIVATE))]
 mod mirror;
@@ -13,6 +15,7 @@ mod workers;
 mod world;
 
 use crate::driver::{Config, Driver};
+use attach::{Attached, Listener};
 use kernel::{faux, prelude::*, str::CString};
 use world::World;
 
@@ -39,6 +42,14 @@ module! {
             default: 1,
             description: "Number of devices (1 to 8)",
         },
+        dmirror: u32 {
+            default: 0,
+            description: "Number of nodes /dev/hmm_dmirror*, which answer as test_hmm (0 to 8)",
+        },
+        dmirror_mib: u64 {
+            default: 256,
+            description: "Device memory of each of these in MiB",
+        },
         testing: u32 {
             default: 1,
             description: "Clients may use the debug group, which can hold up each other's work (0 or 1)",
@@ -46,32 +57,13 @@ module! {
     },
 }
 
-/// The kernel's way to a driver, for invalidations and CPU faults; dropping closes it.
-struct Attached(KBox<Driver<World>>);
-
-impl Attached {
-    fn new(driver: Driver<World>) -> Result<Self> {
-        let new = Attached(KBox::new(driver, GFP_KERNEL)?);
-        let target: *const Driver<World> = &*new.0;
-        // SAFETY: the driver is in a box and stays there until it is detached by `drop`.
-        unsafe { shim::fp_world_attach(new.0.host().raw(), target.cast()) };
-        Ok(new)
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        // SAFETY: attached by `new`; the files are closed, else the module could not go.
-        unsafe { shim::fp_world_detach(self.0.host().raw()) }
-    }
-}
-
 /// One device. The fields are dropped in this order: threads, then the device's parent, which
 /// unregisters it, then what the kernel knows of the driver.
 struct Node {
     _workers: workers::Workers,
     parent: faux::Registration,
-    attached: Attached,
+    _attached: Attached,
+    driver: Driver<World>,
 }
 
 impl Node {
@@ -81,16 +73,16 @@ impl Node {
         let driver = Driver::new(host, config).map_err(errno)?;
         let name = CString::try_from_fmt(fmt!("fencepost.{number}"))?;
         let parent = faux::Registration::new(&name, None)?;
-        let attached = Attached::new(driver.clone())?;
-        let workers = workers::Workers::start(driver)?;
-        Ok(Node { _workers: workers, parent, attached })
+        let attached = Attached::new(Listener::Driver(driver.clone()))?;
+        let workers = workers::Workers::start(driver.clone())?;
+        Ok(Node { _workers: workers, parent, _attached: attached, driver })
     }
 
     /// Shows it to user space. Nothing may fail after that: files may be open.
     fn register(&self) -> Result {
         // SAFETY: a faux device is bound from its creation to its destruction.
         let bound = unsafe { self.parent.as_ref().as_bound() };
-        device::register(bound, self.attached.0.clone()).map(|_| ())
+        device::register(bound, self.driver.clone()).map(|_| ())
     }
 }
 
@@ -100,6 +92,21 @@ fn errno(errno: fencepost_uapi::Errno) -> Error {
 
 struct Fencepost {
     _nodes: KVec<Node>,
+    _dmirrors: KVec<dmirror::Node>,
+}
+
+/// The nodes that answer as test_hmm.
+fn dmirrors() -> Result<KVec<dmirror::Node>> {
+    let count = *module_parameters::dmirror.value();
+    if count > 8 {
+        return Err(EINVAL);
+    }
+    let bytes = module_parameters::dmirror_mib.value().checked_mul(1 << 20).ok_or(EINVAL)?;
+    let mut nodes = KVec::new();
+    for number in 0..count as u8 {
+        nodes.push(dmirror::Node::new(number, bytes).map_err(errno)?, GFP_KERNEL)?;
+    }
+    Ok(nodes)
 }
 
 impl kernel::Module for Fencepost {
@@ -122,6 +129,7 @@ impl kernel::Module for Fencepost {
         for number in 0..devices as u8 {
             nodes.push(Node::new(number, config)?, GFP_KERNEL)?;
         }
+        let dmirrors = dmirrors()?;
         let mut shown = 0;
         for node in &nodes {
             match node.register() {
@@ -134,6 +142,6 @@ impl kernel::Module for Fencepost {
             }
         }
         pr_info!("{shown} devices, {} MiB of device memory each\n", config.vram_bytes >> 20);
-        Ok(Fencepost { _nodes: nodes })
+        Ok(Fencepost { _nodes: nodes, _dmirrors: dmirrors })
     }
 }

@@ -5,9 +5,9 @@
 //! the two calls from the kernel into the driver. An owner of core's that is not 0 is this device.
 #![expect(unsafe_code, reason = "calls the C side and is called by it")]
 
+use super::attach::Listener;
 use super::shim::{self, RawMigration, RawMm, RawNotifier};
 use super::world::{check, World};
-use crate::driver::Driver;
 use crate::gpuva::Span;
 use crate::host::mirror::{Event, Invalidation, Mirror, Pfn, Source, Target, Vma, Want, Way};
 use core::ffi::{c_int, c_void};
@@ -330,7 +330,7 @@ fn event(number: u32) -> Event {
 /// Translations of a mirrored range end.
 ///
 /// # Safety
-/// `driver` is the driver that was attached to the notifier's world, `inv` valid.
+/// `driver` is the listener that was attached to the notifier's world, `inv` valid.
 #[no_mangle]
 unsafe extern "C" fn fp_rust_invalidate(
     driver: *const c_void,
@@ -338,7 +338,7 @@ unsafe extern "C" fn fp_rust_invalidate(
     inv: *const shim::RawInvalidation,
 ) -> bool {
     // SAFETY: as the caller guarantees.
-    let (driver, raw) = unsafe { (&*driver.cast::<Driver<World>>(), &*inv) };
+    let (driver, raw) = unsafe { (&*driver.cast::<Listener>(), &*inv) };
     let invalidation = Invalidation {
         span: Span::new(raw.start, raw.end),
         event: event(raw.event),
@@ -354,7 +354,7 @@ unsafe extern "C" fn fp_rust_invalidate(
 /// The CPU touched device memory. Returns 0 or a negative errno.
 ///
 /// # Safety
-/// `driver` is the driver that was attached to the world, `vmf` a fault on one of its frames.
+/// `driver` is the listener that was attached to the world, `vmf` a fault on one of its frames.
 #[no_mangle]
 unsafe extern "C" fn fp_rust_cpu_fault(
     driver: *const c_void,
@@ -366,7 +366,7 @@ unsafe extern "C" fn fp_rust_cpu_fault(
         return -Errno::FAULT.0;
     };
     // SAFETY: as the caller guarantees.
-    let driver = unsafe { &*driver.cast::<Driver<World>>() };
+    let driver = unsafe { &*driver.cast::<Listener>() };
     match driver.cpu_fault(&mut CpuFault(vmf), addr, frame) {
         Ok(()) => 0,
         Err(errno) => -errno.0,

@@ -137,6 +137,11 @@ bool fp_migrate_moved(struct fp_migration *m, u64 i);
 void fp_migrate_end(struct fp_migration *m);
 bool fp_frames_freed(struct fp_world *w, u64 *cursor, u64 *first, u64 *count);
 
+/* character devices that answer as test_hmm */
+struct fp_dmirror;
+int fp_dmirror_register(u32 number, void *ctx, struct fp_dmirror **out);
+void fp_dmirror_unregister(struct fp_dmirror *node);
+
 /* kernel address of the page at a GPU address, or NULL; valid until fp_access_end() */
 void fp_access_begin(void);
 void fp_access_end(void);
@@ -216,5 +221,8 @@ void fp_rust_gem_free(void *gem);
 int fp_rust_show_vas(struct drm_file *file, struct seq_file *m);
 void fp_rust_worker(void *ctx, u32 worker);
 bool fp_rust_invalidate(void *driver, u64 cookie, const struct fp_invalidation *inv);
+int fp_rust_dmirror_open(void *ctx, void **out);
+void fp_rust_dmirror_release(void *open);
+long fp_rust_dmirror_ioctl(void *open, unsigned int cmd, unsigned long arg);
 int fp_rust_cpu_fault(void *driver, struct vm_fault *vmf, u64 addr, u64 frame);
 #endif

@@ -131,6 +131,13 @@ unsafe extern "C" {
     pub(super) fn fp_world_attach(w: *mut RawWorld, driver: *const c_void);
     pub(super) fn fp_world_detach(w: *mut RawWorld);
 
+    pub(super) fn fp_dmirror_register(
+        number: u32,
+        ctx: *const c_void,
+        out: *mut *mut c_void,
+    ) -> c_int;
+    pub(super) fn fp_dmirror_unregister(node: *mut c_void);
+
     pub(super) safe fn fp_access_begin();
     pub(super) fn fp_access_end();
     pub(super) fn fp_vram_page(w: *mut RawWorld, addr: u64) -> *mut u8;

@@ -13,6 +13,7 @@ pub mod check;
 pub mod counters;
 pub mod debug;
 pub mod device;
+pub mod dmirror;
 pub mod driver;
 #[cfg(not(MODULE))]
 pub mod drm;

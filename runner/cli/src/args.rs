@@ -202,6 +202,11 @@ pub struct ExecArgs {
     #[arg(long)]
     pub counters: bool,
 
+    /// Run it on the machine's own devices instead; in a guest of `fencepost vm` those are the
+    /// module's
+    #[arg(long, conflicts_with = "counters")]
+    pub native: bool,
+
     /// The program and its arguments; it finds the device as /dev/dri/card0 and
     /// /dev/dri/renderD128
     #[arg(required = true, last = true, value_name = "PROGRAM", value_hint = ValueHint::CommandWithArguments)]

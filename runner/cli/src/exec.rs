@@ -16,6 +16,9 @@ use crate::stop::block_signals;
 
 /// `fencepost exec`: the status is the program's; 128 and its number for a signal.
 pub(crate) fn command(args: &ExecArgs) -> Result<Status, Error> {
+    if args.native {
+        return native(args);
+    }
     // The terminal sends Ctrl-C to the program as well; how it ends is the program's to say.
     block_signals().map_err(Error::system("block signals"))?;
     let device = live::Device::new(&live::Config::default())
@@ -41,6 +44,14 @@ pub(crate) fn command(args: &ExecArgs) -> Result<Status, Error> {
         }
         None => Ok(Status::from(shell_status(status))),
     }
+}
+
+/// Without a device of its own.
+fn native(args: &ExecArgs) -> Result<Status, Error> {
+    let (name, arguments) = args.program.split_first().expect("clap asks for one");
+    let doing = format!("run {}", name.to_string_lossy());
+    let status = Command::new(name).args(arguments).status().map_err(Error::system(doing))?;
+    Ok(Status::from(shell_status(status)))
 }
 
 /// The status as a shell tells it.

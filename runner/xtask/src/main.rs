@@ -43,6 +43,8 @@ enum Task {
     Share,
     /// Compare core's VA manager with the kernel's drm_gpuvm in a virtual machine, from a seed
     GpuvaCheck(kernel::GpuvaArgs),
+    /// Run the kernel's own hmm-tests in a virtual machine, on test_hmm and on fencepost.ko
+    HmmTests(kernel::HmmArgs),
 }
 
 /// Why a task failed, one message for each thing found.
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Task::Kmod(args) => kernel::module_task(&root, &args),
         Task::Share => share::task(&root),
         Task::GpuvaCheck(args) => kernel::gpuva_task(&root, &args),
+        Task::HmmTests(args) => kernel::hmm_task(&root, &args),
     };
     match result {
         Ok(text) => {

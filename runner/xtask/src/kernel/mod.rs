@@ -7,6 +7,7 @@
 mod build;
 mod flavour;
 mod gpuva;
+mod hmm;
 mod module;
 mod plants;
 mod toolchain;
@@ -20,6 +21,7 @@ use flavour::Flavour;
 use toolchain::Toolchain;
 
 pub(crate) use gpuva::{GpuvaArgs, task as gpuva_task};
+pub(crate) use hmm::{HmmArgs, task as hmm_task};
 pub(crate) use plants::{PlantsArgs, task as plants_task};
 
 /// The record of a user's own kernel.

@@ -1,0 +1,437 @@
+//! The dmirror personality: a device that answers the ioctls of the kernel's test_hmm.
+//!
+//! Owns the interface (`lib/test_hmm_uapi.h` of Linux 7.2) and what it means, over the same mirror
+//! trait, page tables and GPU accesses as SVM. A device of its own, without DRM nodes: the worlds give
+//! it character devices. Moving pages stands in `migrate`, the record in `record`.
+//!
+//! Where test_hmm leaves translations of other files of the same device alone when a page moves, this
+//! one takes them away: every notification counts.
+
+mod frames;
+mod migrate;
+pub mod record;
+mod table;
+
+use fencepost_uapi::Errno;
+
+use crate::facade::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, Rank, Vec};
+use crate::gpuva::Span;
+use crate::host::mirror::{Invalidation, Pfn, Want};
+use crate::host::{Aperture, Host, Phys};
+use crate::pgtable::{Need, Stock, SIZE_4K, VA_END};
+use frames::Frames;
+use record::{Command, Record};
+use table::{Table, Tag};
+
+/// Most files that are open at a time.
+const MAX_FILES: u16 = 1024;
+/// Pages that are faulted in together.
+const BATCH: u64 = 512;
+/// For how long a range is tried again that others change all the time, in nanoseconds.
+const PATIENCE_NS: u64 = 1_000_000_000;
+/// Most pages of one call.
+const MAX_PAGES: u64 = 1 << 18;
+/// This device as owner.
+const OWNER: u64 = 1;
+/// Bit of [`record::Command::Flags`]: the next allocation fails.
+const FAIL_ALLOC: u64 = 1;
+
+/// What callbacks know of a file.
+struct Mirrored {
+    slot: u16,
+    table: Mutex<Table>,
+    flags: AtomicU64,
+}
+
+impl Mirrored {
+    /// Whether an allocation is to fail; once.
+    fn take_fail_alloc(&self) -> bool {
+        self.flags.fetch_and(!FAIL_ALLOC, Ordering::Relaxed) & FAIL_ALLOC != 0
+    }
+}
+
+/// An open file.
+pub struct File<H: Host> {
+    mm: H::Mm,
+    notifier: H::Notifier,
+    mirrored: Arc<Mirrored>,
+}
+
+/// A device.
+pub struct Dmirror<H: Host> {
+    host: H,
+    frames: Mutex<Frames>,
+    files: Mutex<Vec<Option<Arc<Mirrored>>>>,
+}
+
+impl<H: Host> Dmirror<H> {
+    /// A device with so much device memory, of which whole 2 MiB are used.
+    ///
+    /// # Errors
+    /// `ENOMEM`.
+    pub fn new(host: H, vram_bytes: u64) -> Result<Self, Errno> {
+        let mut files = Vec::new();
+        files.resize(MAX_FILES.into(), None)?;
+        Ok(Dmirror {
+            host,
+            frames: Mutex::new(Rank::Vram, Frames::new(vram_bytes / SIZE_4K)?)?,
+            files: Mutex::new(Rank::Leaf, files)?,
+        })
+    }
+
+    /// Its world.
+    #[must_use]
+    pub fn host(&self) -> &H {
+        &self.host
+    }
+
+    /// `open(2)`: mirrors the caller's address space.
+    ///
+    /// # Errors
+    /// `ENOMEM`; `EMFILE`; `EOPNOTSUPP`: the world cannot mirror.
+    pub fn open(&self, task: H::Task) -> Result<File<H>, Errno> {
+        let mm = self.host.mm(task)?;
+        let mirrored = self.enter()?;
+        let cookie = u64::from(mirrored.slot);
+        match self.host.notifier_insert(&mm, Span::new(0, VA_END), cookie) {
+            Ok(notifier) => Ok(File { mm, notifier, mirrored }),
+            Err(errno) => {
+                self.leave(&mirrored);
+                Err(errno)
+            }
+        }
+    }
+
+    /// A new file with its place in the table.
+    fn enter(&self) -> Result<Arc<Mirrored>, Errno> {
+        for slot in 0..MAX_FILES {
+            if self.files.lock()[usize::from(slot)].is_some() {
+                continue;
+            }
+            let table = Mutex::new(Rank::PageTable, Table::new()?)?;
+            let new = Arc::new(Mirrored { slot, table, flags: AtomicU64::new(0) })?;
+            let mut files = self.files.lock();
+            let place = &mut files[usize::from(slot)];
+            if place.is_none() {
+                *place = Some(new.clone());
+                return Ok(new);
+            }
+        }
+        Err(Errno::MFILE)
+    }
+
+    fn leave(&self, mirrored: &Mirrored) {
+        let old = self.files.lock()[usize::from(mirrored.slot)].take();
+        drop(old);
+    }
+
+    fn file(&self, slot: u64) -> Option<Arc<Mirrored>> {
+        self.files.lock().get(slot as usize)?.clone()
+    }
+
+    /// The last reference to a file is gone: its mirror ends, and all pages leave the device, those
+    /// of other files too.
+    pub fn close(&self, file: File<H>) {
+        let File { notifier, mirrored, .. } = file;
+        self.host.notifier_remove(notifier);
+        self.evict_all();
+        let mut stock = Stock::default();
+        mirrored.table.lock().erase(&self.host, Span::new(0, VA_END), &mut stock);
+        self.leave(&mirrored);
+    }
+
+    /// Translations of a mirrored address space end, see [`crate::driver::Driver::invalidate`].
+    pub fn invalidate(&self, cookie: u64, inv: &Invalidation, set_seq: &mut dyn FnMut()) -> bool {
+        let Some(mirrored) = self.file(cookie) else {
+            set_seq();
+            return true;
+        };
+        let mut stock = Stock::default();
+        let table = match inv.blockable {
+            true => Some(mirrored.table.lock()),
+            false => mirrored.table.try_lock(),
+        };
+        let Some(mut table) = table else { return false };
+        set_seq();
+        table.erase(&self.host, inv.span, &mut stock);
+        drop(table);
+        true
+    }
+
+    /// `ioctl(2)`.
+    ///
+    /// # Errors
+    /// As `test_hmm`: `EFAULT`, `EINVAL`, `EPERM`, `ENOENT`, `EBUSY`, `ENOMEM`.
+    pub fn ioctl(
+        &self,
+        file: &File<H>,
+        task: H::Task,
+        request: u32,
+        arg: u64,
+    ) -> Result<i64, Errno> {
+        let mut bytes = [0; Record::SIZE];
+        self.host.copy_from_user(task, arg, &mut bytes)?;
+        let mut record = Record::decode(&bytes);
+        let span = record.span()?;
+        (record.cpages, record.faults) = (0, 0);
+        match Command::from_request(request).ok_or(Errno::INVAL)? {
+            Command::Read => self.read(file, task, span, &mut record)?,
+            Command::Write => self.write(file, task, span, &mut record)?,
+            Command::MigrateToDevice => {
+                self.migrate_to_device(file, span)?;
+                self.read_mirror(file, task, span, &mut record)?;
+            }
+            Command::MigrateToSystem => record.cpages = self.migrate_to_system(file, span)?,
+            Command::Snapshot => self.snapshot(file, task, span, &mut record)?,
+            Command::Exclusive => {
+                self.exclusive(file, span)?;
+                self.read_mirror(file, task, span, &mut record)?;
+            }
+            Command::CheckExclusive => Self::check_exclusive(file, span)?,
+            Command::Release => self.evict_all(),
+            Command::Flags => file.mirrored.flags.store(record.npages, Ordering::Relaxed),
+        }
+        self.host.copy_to_user(task, arg, &record.encode())?;
+        Ok(0)
+    }
+
+    fn read(
+        &self,
+        file: &File<H>,
+        task: H::Task,
+        span: Span,
+        record: &mut Record,
+    ) -> Result<(), Errno> {
+        let mut buf = buffer(span)?;
+        loop {
+            let done = (record.cpages * SIZE_4K) as usize;
+            let start = span.start + record.cpages * SIZE_4K;
+            let read = file.mirrored.table.lock().read(&self.host, start, &mut buf[done..]);
+            record.cpages += read.map_err(|_| Errno::IO)?;
+            if record.cpages == record.npages {
+                break;
+            }
+            let rest = Span::new(span.start + record.cpages * SIZE_4K, span.end);
+            self.fault(file, rest, false)?;
+            record.faults += 1;
+        }
+        self.host.copy_to_user(task, record.ptr, &buf)
+    }
+
+    fn write(
+        &self,
+        file: &File<H>,
+        task: H::Task,
+        span: Span,
+        record: &mut Record,
+    ) -> Result<(), Errno> {
+        let mut buf = buffer(span)?;
+        self.host.copy_from_user(task, record.ptr, &mut buf)?;
+        loop {
+            let done = (record.cpages * SIZE_4K) as usize;
+            let start = span.start + record.cpages * SIZE_4K;
+            let written = file.mirrored.table.lock().write(&self.host, start, &buf[done..]);
+            record.cpages += written.map_err(|_| Errno::IO)?;
+            if record.cpages == record.npages {
+                return Ok(());
+            }
+            let rest = Span::new(span.start + record.cpages * SIZE_4K, span.end);
+            self.fault(file, rest, true)?;
+            record.faults += 1;
+        }
+    }
+
+    /// Reads what is mirrored; nothing is faulted in.
+    fn read_mirror(
+        &self,
+        file: &File<H>,
+        task: H::Task,
+        span: Span,
+        record: &mut Record,
+    ) -> Result<(), Errno> {
+        let mut buf = buffer(span)?;
+        let read = file.mirrored.table.lock().read(&self.host, span.start, &mut buf);
+        record.cpages = read.map_err(|_| Errno::IO)?;
+        if record.cpages < record.npages {
+            return Err(Errno::NOENT);
+        }
+        self.host.copy_to_user(task, record.ptr, &buf)
+    }
+
+    /// Asks the address space for pages under a sequence that holds, and calls `found` with them
+    /// and the table, whose lock is held.
+    fn pages(
+        &self,
+        file: &File<H>,
+        span: Span,
+        flags: u64,
+        pages: &mut [Pfn],
+        found: impl FnOnce(&[Pfn], MutexGuard<'_, Table>) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let want = Want { default_flags: flags, mask: 0, owner: OWNER };
+        let host = &self.host;
+        let until = host.now_ns() + PATIENCE_NS;
+        loop {
+            if host.now_ns() > until {
+                return Err(Errno::BUSY);
+            }
+            let seq = host.read_begin(&file.notifier);
+            match host.range_fault(&file.mm, &file.notifier, seq, span, want, pages) {
+                Err(Errno::BUSY) => continue,
+                other => other?,
+            }
+            let table = file.mirrored.table.lock();
+            if !host.read_retry(&file.notifier, seq) {
+                return found(pages, table);
+            }
+        }
+    }
+
+    /// Faults a range in and mirrors it.
+    fn fault(&self, file: &File<H>, span: Span, write: bool) -> Result<(), Errno> {
+        let flags = if write { Pfn::VALID | Pfn::WRITE } else { Pfn::VALID };
+        self.mirror(file, span, flags, |page| page.has(flags).then_some(page).ok_or(Errno::FAULT))
+    }
+
+    /// Mirrors the pages of a range which `choose` wants.
+    fn mirror(
+        &self,
+        file: &File<H>,
+        span: Span,
+        flags: u64,
+        choose: impl Fn(Pfn) -> Result<Pfn, Errno>,
+    ) -> Result<(), Errno> {
+        let mut pages = Vec::new();
+        pages.resize((span.len() / SIZE_4K).min(BATCH) as usize, Pfn::default())?;
+        for batch in batches(span) {
+            if batch.end > VA_END {
+                return Err(Errno::FAULT);
+            }
+            let mut stock = Stock::default();
+            stock.fill(Need::map(batch))?;
+            let count = (batch.len() / SIZE_4K) as usize;
+            self.pages(file, batch, flags, &mut pages[..count], |pages, mut table| {
+                for (page, index) in pages.iter().zip(0..) {
+                    let Ok(page) = choose(*page) else {
+                        if flags == 0 {
+                            continue;
+                        }
+                        return Err(Errno::FAULT);
+                    };
+                    let addr = batch.start + index * SIZE_4K;
+                    self.map(file, &mut table, addr, page, &mut stock)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+
+    fn map(
+        &self,
+        file: &File<H>,
+        table: &mut Table,
+        addr: u64,
+        page: Pfn,
+        stock: &mut Stock,
+    ) -> Result<(), Errno> {
+        let tag = if page.has(Pfn::WRITE) { Tag::Write } else { Tag::Read };
+        let phys = self.phys(file, page)?;
+        self.show(table, addr, phys, tag, stock)
+    }
+
+    fn show(
+        &self,
+        table: &mut Table,
+        addr: u64,
+        phys: Phys,
+        tag: Tag,
+        stock: &mut Stock,
+    ) -> Result<(), Errno> {
+        let shown = table.map(&self.host, addr, phys, tag, stock);
+        if shown.is_err() {
+            table::release(&self.host, phys);
+        }
+        Ok(shown?)
+    }
+
+    /// Where a page is for the device.
+    fn phys(&self, file: &File<H>, page: Pfn) -> Result<Phys, Errno> {
+        if page.has(Pfn::DEVICE) {
+            return Ok(Phys { aperture: Aperture::Vram, addr: page.number() * SIZE_4K });
+        }
+        let addr = self.host.dma_map_page(&file.mm, page, 0)?;
+        Ok(Phys { aperture: Aperture::System, addr })
+    }
+
+    fn snapshot(
+        &self,
+        file: &File<H>,
+        task: H::Task,
+        span: Span,
+        record: &mut Record,
+    ) -> Result<(), Errno> {
+        let mut pages = Vec::new();
+        pages.resize((span.len() / SIZE_4K).min(BATCH) as usize, Pfn::default())?;
+        let mut shown = Vec::new();
+        shown.resize(pages.len(), 0)?;
+        for batch in batches(span) {
+            let count = (batch.len() / SIZE_4K) as usize;
+            self.pages(file, batch, 0, &mut pages[..count], |pages, _| {
+                for (byte, page) in shown.iter_mut().zip(pages) {
+                    *byte = record::permission(*page);
+                }
+                Ok(())
+            })?;
+            self.host.copy_to_user(task, record.ptr + record.cpages, &shown[..count])?;
+            record.cpages += count as u64;
+        }
+        Ok(())
+    }
+
+    fn exclusive(&self, file: &File<H>, span: Span) -> Result<(), Errno> {
+        for batch in batches(span.clip(Span::new(0, VA_END))) {
+            let mut stock = Stock::default();
+            stock.fill(Need::map(batch))?;
+            for addr in (batch.start..batch.end).step_by(SIZE_4K as usize) {
+                // Nobody in particular, as test_hmm: our own translations end as well.
+                let (page, held) = self.host.make_exclusive(&file.mm, addr, 0)?;
+                let mut table = file.mirrored.table.lock();
+                let phys = self.phys(file, page)?;
+                self.show(&mut table, addr, phys, Tag::Atomic, &mut stock)?;
+                drop(table);
+                // From here on the CPU's accesses, which wait, take it away again.
+                drop(held);
+            }
+        }
+        Ok(())
+    }
+
+    /// `EPERM` when a page of the range is exclusive still.
+    fn check_exclusive(file: &File<H>, span: Span) -> Result<(), Errno> {
+        let table = file.mirrored.table.lock();
+        let mut pages = (span.start..span.end).step_by(SIZE_4K as usize);
+        match pages.any(|addr| matches!(table.walk(addr), Some((_, Tag::Atomic)))) {
+            true => Err(Errno::PERM),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Room for the pages of a range.
+fn buffer(span: Span) -> Result<Vec<u8>, Errno> {
+    if span.len() / SIZE_4K > MAX_PAGES {
+        return Err(Errno::NOMEM);
+    }
+    let mut buf = Vec::new();
+    buf.resize(span.len() as usize, 0)?;
+    Ok(buf)
+}
+
+/// The range in parts of [`BATCH`] pages at most.
+fn batches(span: Span) -> impl Iterator<Item = Span> {
+    let step = BATCH * SIZE_4K;
+    (span.start..span.end)
+        .step_by(step as usize)
+        .map(move |start| Span::new(start, span.end.min(start.saturating_add(step))))
+}
