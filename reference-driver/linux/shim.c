@@ -487,7 +487,7 @@ static int fp_thread_main(void *data)
 
 struct fp_thread *fp_thread_run(struct fp_world *w, u32 worker, void *ctx)
 {
-	static const char * const names[] = { "bind", "clean", "ufence" };
+	static const char * const names[] = { "bind", "clean", "ufence", "fault" };
 	struct fp_thread *t = kzalloc(sizeof(*t), GFP_KERNEL);
 	struct task_struct *task;
 

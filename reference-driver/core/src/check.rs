@@ -85,6 +85,11 @@ fn check_vm<H: Host>(vm: &Vm<H>, sums: &mut Sums) {
 fn check_pages<H: Host>(vm: &Vm<H>, space: &Space<H>) {
     let mut at = vm.span.start;
     for mapping in space.manager.iter(vm.span) {
+        if mapping.attrs.is_mirror() {
+            check_gap(vm, space, Span::new(at, mapping.span.start));
+            at = mapping.span.end;
+            continue;
+        }
         check_gap(vm, space, Span::new(at, mapping.span.start));
         for addr in samples(mapping.span) {
             check_page(vm, &mapping, addr);

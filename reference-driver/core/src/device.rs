@@ -15,6 +15,7 @@ use crate::host::Host;
 use crate::sched::bind::{BindJob, UserWrite, BIND_ROOM};
 use crate::sched::exec::ExecJob;
 use crate::sched::lane::{Lane, Line};
+use crate::svm;
 use crate::sync::fence::Fence;
 use crate::vram::Buddy;
 
@@ -47,6 +48,8 @@ pub struct Device<H: Host> {
     pub user_fences: Line<UserWrite<H>>,
     /// Exec queues of each engine.
     pub engines: Vec<Lane<ExecJob<H>>>,
+    /// SVM.
+    pub svm: svm::Shared<H>,
     /// Delay points.
     pub delays: Delays,
     /// Bytes of system memory that objects take.
@@ -82,6 +85,7 @@ impl<H: Host> Device<H> {
             clean_ups: Line::new(BIND_ROOM)?,
             user_fences: Line::new(BIND_ROOM)?,
             engines: lanes,
+            svm: svm::Shared::new()?,
             delays: Delays::new()?,
             system_used: AtomicU64::new(0),
             ids: AtomicU64::new(0),

@@ -7,7 +7,7 @@ use fencepost_uapi::Errno;
 
 use crate::call::Call;
 use crate::device::Device;
-use crate::facade::Arc;
+use crate::facade::{Arc, Ordering};
 use crate::file::OpenFile;
 #[cfg(not(MODULE))]
 use crate::gem::GemRef;
@@ -17,6 +17,7 @@ use crate::host::Host;
 use crate::host::{BoMem, FdKind};
 use crate::sched::bind::{self, BindJob};
 use crate::sched::exec::{self, ExecJob};
+use crate::svm::{fault, notifier};
 
 /// How a device is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,13 +50,16 @@ pub enum Worker {
     /// Writes user fences of binds. Apart from the others, since a page of user memory may take as
     /// long to come as its owner likes.
     UserFence,
+    /// Services faults of the GPU. Apart from the others, since it waits for pages.
+    Fault,
     /// Runs jobs; below [`Config::engines`].
     Engine(u32),
 }
 
 impl Worker {
     /// Those that every device has, whatever engines there are.
-    pub const COMMON: [Worker; 3] = [Worker::Bind, Worker::CleanUp, Worker::UserFence];
+    pub const COMMON: [Worker; 4] =
+        [Worker::Bind, Worker::CleanUp, Worker::UserFence, Worker::Fault];
 }
 
 /// What a step of a worker came to.
@@ -198,9 +202,7 @@ impl<H: Host> Driver<H> {
         invalidation: &Invalidation,
         set_seq: &mut dyn FnMut(),
     ) -> bool {
-        let _ = (cookie, invalidation);
-        set_seq();
-        true
+        notifier::invalidate(&self.dev, cookie, invalidation, set_seq)
     }
 
     /// The CPU touched device memory at an address: moves it back. With `Ok` the access is tried
@@ -213,12 +215,17 @@ impl<H: Host> Driver<H> {
         Err(Errno::FAULT)
     }
 
-    /// Does one bounded piece of a worker's work. Never waits.
+    /// Does one bounded piece of a worker's work. Only [`Worker::Fault`] and [`Worker::CleanUp`] wait: for
+    /// pages.
     pub fn step(&self, worker: Worker) -> Step {
         match worker {
             Worker::Bind => bind::step(&self.dev),
-            Worker::CleanUp => bind::clean_up_step(&self.dev),
+            Worker::CleanUp => match bind::clean_up_step(&self.dev) {
+                Step::Idle => notifier::collect_step(&self.dev),
+                worked => worked,
+            },
             Worker::UserFence => bind::user_fence_step(&self.dev),
+            Worker::Fault => fault::step(&self.dev),
             Worker::Engine(engine) => exec::step(&self.dev, engine),
         }
     }
@@ -228,8 +235,11 @@ impl<H: Host> Driver<H> {
     pub fn runnable(&self, worker: Worker) -> bool {
         match worker {
             Worker::Bind => self.dev.binds.any(BindJob::is_ready),
-            Worker::CleanUp => !self.dev.clean_ups.is_empty(),
+            Worker::CleanUp => {
+                !self.dev.clean_ups.is_empty() || self.dev.svm.unmapped.load(Ordering::Acquire) > 0
+            }
             Worker::UserFence => !self.dev.user_fences.is_empty(),
+            Worker::Fault => self.dev.svm.buffer.is_runnable(),
             Worker::Engine(engine) => {
                 let lane = self.dev.engines.get(engine as usize);
                 lane.is_some_and(|lane| lane.any(ExecJob::is_ready))

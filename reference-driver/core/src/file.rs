@@ -11,6 +11,7 @@ use crate::facade::inject::Injection;
 use crate::facade::{Arc, AtomicBool, Mutex, MutexGuard, Ordering, Rank, Slab};
 use crate::host::Host;
 use crate::sched::queue::Queue;
+use crate::svm::tune::Tunes;
 use crate::vm::Vm;
 
 /// Kinds of failure that can be armed; the index is `INJECT_*` of the uAPI.
@@ -24,6 +25,7 @@ pub struct OpenFile<H: Host> {
     /// Handles of buffer objects and syncobjs.
     pub handles: Handles<H>,
     injections: [Arc<Injection>; INJECTIONS],
+    tunes: Mutex<Tunes>,
     testing: AtomicBool,
 }
 
@@ -49,6 +51,7 @@ impl<H: Host> OpenFile<H> {
             tables: Mutex::new(Rank::File, tables)?,
             handles: Handles::new()?,
             injections: [injection()?, injection()?, injection()?, injection()?, injection()?],
+            tunes: Mutex::new(Rank::Leaf, Tunes::default())?,
             testing: AtomicBool::new(false),
         })?;
         dev.counters.inc(Counter::LiveFiles);
@@ -78,6 +81,21 @@ impl<H: Host> OpenFile<H> {
     /// The failure that is armed for an `INJECT_*` kind.
     pub fn injection(&self, kind: u32) -> &Arc<Injection> {
         &self.injections[kind as usize]
+    }
+
+    /// The failures that can be armed, by `INJECT_*` kind.
+    pub fn injections(&self) -> &[Arc<Injection>; INJECTIONS] {
+        &self.injections
+    }
+
+    /// Parameters of the VMs that are made from now on.
+    pub fn tunes(&self) -> Tunes {
+        *self.tunes.lock()
+    }
+
+    /// Sets them.
+    pub fn set_tunes(&self, tunes: Tunes) {
+        *self.tunes.lock() = tunes;
     }
 
     /// The VM of an id, banned or not.
@@ -119,6 +137,7 @@ impl<H: Host> OpenFile<H> {
     /// first, since they keep VMs busy.
     pub fn close(&self) {
         self.dev.delays.release_all_of(self.id);
+        self.dev.svm.buffer.release_all_of(self.id);
         while let Some(queue) = self.pop(|tables| &mut tables.queues) {
             queue.destroy();
         }

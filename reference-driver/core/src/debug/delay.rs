@@ -32,6 +32,8 @@ points! {
     EvictUnmapped = "evict.unmapped",
     /// An object was copied to its new place; no page table points there yet.
     EvictCopied = "evict.copied",
+    /// Pages of a mirror were read from the CPU's address space; they are not in the page tables yet.
+    SvmRead = "svm.read",
 }
 
 const COUNT: usize = POINTS.len();

@@ -31,6 +31,8 @@ pub enum Stop {
     Fault(Fault),
     /// The VM is paused; it can be tried again.
     Paused,
+    /// There is no translation, but there may be one: the VM takes faults.
+    Missing(Fault),
 }
 
 fn fault<T>(addr: u64, access: Access, kind: u32) -> Result<T, Stop> {
@@ -55,6 +57,9 @@ impl<H: Host> Port<'_, H> {
         match mmu.translate(self.dev, self.engine, addr, access) {
             Ok(entry) => Ok(entry),
             Err(Refused::Paused) => Err(Stop::Paused),
+            Err(Refused::Fault(kind)) if self.vm.svm.is_some() => {
+                Err(Stop::Missing(Fault { addr, access, kind }))
+            }
             Err(Refused::Fault(kind)) => fault(addr, access, kind),
         }
     }

@@ -57,6 +57,8 @@ pub enum Slice {
     Done,
     /// A command faulted.
     Fault(Fault),
+    /// A command waits for a translation.
+    Missing(Fault),
 }
 
 /// What one command came to.
@@ -97,6 +99,10 @@ pub fn run<H: Host>(
             Ok(_) => executed += 1,
             Err(Stop::Fault(fault)) => {
                 slice = Slice::Fault(fault);
+                break;
+            }
+            Err(Stop::Missing(fault)) => {
+                slice = Slice::Missing(fault);
                 break;
             }
             Err(Stop::Paused) => {

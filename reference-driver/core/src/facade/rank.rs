@@ -22,6 +22,9 @@ ranks! {
     Device,
     /// An open file: its tables of handles, VMs, queues and syncobjs.
     File,
+    /// The notifiers and attributes of a VM that takes faults; only who is in its gate takes it. Held
+    /// across calls that read the CPU's address space. May allocate while held.
+    Svm,
     /// A VM: its VA tree, sparse regions and object lists. May allocate while held.
     Vm,
     /// Reservations of objects; many are held together by an exec context, which orders them by
@@ -31,13 +34,22 @@ ranks! {
     Object,
     /// A syncobj: its fence or its chain of points. May allocate while held.
     Syncobj,
-    /// The allocator of device memory. From here on no lock is held across an allocation, so that
+    /// What SVM has in device memory. From here on no lock is held across an allocation, so that
     /// all of them may be taken in the fence path.
+    Devmem,
+    /// The allocator of device memory.
     Vram,
     /// Where the pages of a buffer object are.
     Location,
+    /// Which VM a notifier belongs to.
+    Hooks,
+    /// The ranges of a VM that takes faults: what of the CPU's pages is valid. Whoever invalidates takes
+    /// it, memory reclaim as well.
+    Notifier,
     /// The page tables and the TLBs of a VM.
     PageTable,
+    /// The replayable fault buffer.
+    FaultBuffer,
     /// The scheduler: queues, jobs, dependencies.
     Scheduler,
     /// A fence: state and list of waiters.
@@ -52,7 +64,7 @@ ranks! {
 
 /// The first rank that may be taken in the fence path: an outer lock may be held by somebody who
 /// waits for memory, which may wait for the fence.
-pub const FENCE_PATH_FROM: Rank = Rank::Vram;
+pub const FENCE_PATH_FROM: Rank = Rank::Devmem;
 
 /// Marks the fence path, from a point where a fence is bound to signal to its signalling, as
 /// `dma_fence_begin_signalling` does. Until the guard is dropped this thread may not allocate and

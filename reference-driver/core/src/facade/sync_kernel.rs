@@ -72,7 +72,8 @@ macro_rules! classes {
 fn class(rank: Rank) -> (Pin<&'static LockClassKey>, &'static kernel::str::CStr) {
     classes!(
         rank;
-        Device File Vm Resv Object Syncobj Vram Location PageTable Scheduler Fence Faults Debug Leaf
+        Device File Svm Vm Resv Object Syncobj Devmem Vram Location Hooks Notifier PageTable
+        FaultBuffer Scheduler Fence Faults Debug Leaf
     )
 }
 

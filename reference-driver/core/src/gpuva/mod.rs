@@ -40,6 +40,7 @@ pub use ops::{Op, Unmap};
 
 use crate::facade::AllocError;
 use arena::{Arena, NONE};
+use fencepost_uapi::fencepost::BIND_CPU_MIRROR;
 use fencepost_uapi::Errno;
 use objects::ObjectVas;
 use sparse::Region;
@@ -115,12 +116,20 @@ pub trait Object: Clone {
 /// What a mapping carries besides range and object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Attrs {
-    /// `BIND_READONLY`, `BIND_NULL`.
+    /// `BIND_READONLY`, `BIND_NULL`, `BIND_CPU_MIRROR`.
     pub flags: u32,
     /// Page kind.
     pub kind: u8,
     /// Preferred region, `REGION_*`; 0: none.
     pub preferred: u32,
+}
+
+impl Attrs {
+    /// Whether the mapping mirrors the CPU's address space.
+    #[must_use]
+    pub fn is_mirror(&self) -> bool {
+        self.flags & BIND_CPU_MIRROR != 0
+    }
 }
 
 /// A mapping, as asked for or as it is. `R` is the object or a reference to it.

@@ -75,11 +75,19 @@ pub struct Entry {
     pub target: Target,
     /// Writes and atomics fault.
     pub readonly: bool,
+    /// Atomics fault.
+    pub no_atomic: bool,
     /// Page kind.
     pub kind: u8,
 }
 
 impl Entry {
+    /// Whether a write, or an atomic, gets through.
+    #[must_use]
+    pub fn allows(&self, write: bool, atomic: bool) -> bool {
+        !(write && self.readonly || atomic && self.no_atomic)
+    }
+
     /// Where `addr`, which lies in the page, is in memory; `None` for NULL and sparse.
     #[must_use]
     pub fn phys(&self, addr: u64) -> Option<Phys> {
@@ -121,6 +129,8 @@ pub enum Source<'a> {
 pub struct Props {
     /// Writes and atomics fault.
     pub readonly: bool,
+    /// Atomics fault.
+    pub no_atomic: bool,
     /// Page kind.
     pub kind: u8,
     /// The mapping lies in a sparse region, which comes back when it is unmapped.

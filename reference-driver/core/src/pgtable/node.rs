@@ -16,7 +16,7 @@ use crate::host::{Aperture, Phys};
 pub(super) const GROUP: usize = 16;
 
 /// A page-table entry: bits 0-1 what it is, 2 the aperture, 3 read-only, 4 one of a group,
-/// 5 in a sparse region, 12-51 the address, 56-63 the page kind.
+/// 5 in a sparse region, 6 no atomics, 12-51 the address, 56-63 the page kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pte(u64);
 
@@ -30,6 +30,7 @@ impl Pte {
     const READONLY: u64 = 1 << 3;
     const GROUP: u64 = 1 << 4;
     const IN_SPARSE: u64 = 1 << 5;
+    const NO_ATOMIC: u64 = 1 << 6;
     const ADDR: u64 = (1 << 52) - SIZE_4K;
     const KIND_SHIFT: u32 = 56;
 
@@ -47,7 +48,8 @@ impl Pte {
         };
         let readonly = if props.readonly { Self::READONLY } else { 0 };
         let in_sparse = if props.in_sparse { Self::IN_SPARSE } else { 0 };
-        Self(what | readonly | in_sparse | u64::from(props.kind) << Self::KIND_SHIFT)
+        let no_atomic = if props.no_atomic { Self::NO_ATOMIC } else { 0 };
+        Self(what | readonly | no_atomic | in_sparse | u64::from(props.kind) << Self::KIND_SHIFT)
     }
 
     pub(super) const fn is_empty(self) -> bool {
@@ -112,6 +114,7 @@ impl Pte {
             span: Span::new(start, start + size),
             target,
             readonly: self.0 & Self::READONLY != 0,
+            no_atomic: self.0 & Self::NO_ATOMIC != 0,
             kind: (self.0 >> Self::KIND_SHIFT) as u8,
         })
     }

@@ -73,7 +73,8 @@ impl Tlb {
             unreachable!("a page has one of the sizes")
         };
         let start = addr & !(size - 1);
-        let props = Props { readonly: entry.readonly, kind: entry.kind, in_sparse: false };
+        let Entry { readonly, no_atomic, kind, .. } = entry;
+        let props = Props { readonly, no_atomic, kind, in_sparse: false };
         let set = &mut self.sets[part][Self::set_of(start, size)];
         let used = |way: &Way| !way.pte.is_empty();
         let same = set.ways.iter().position(|way| used(way) && way.start == start);

@@ -168,7 +168,8 @@ fn write_one<H: Host>(
     match op {
         PtOp::Map { span, gem, offset, attrs, in_sparse } => {
             let readonly = attrs.flags & BIND_READONLY != 0;
-            let props = Props { readonly, kind: attrs.kind, in_sparse: *in_sparse };
+            let in_sparse = *in_sparse;
+            let props = Props { readonly, kind: attrs.kind, in_sparse, ..Props::default() };
             match gem {
                 Some(gem) => map_object(vm, *span, gem, *offset, props, stock),
                 None => Ok(vm.mmu().write(dev, *span, Source::Null, props, stock)?),

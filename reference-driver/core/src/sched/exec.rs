@@ -13,10 +13,12 @@ use crate::counters::Counter;
 use crate::debug::delay::{Hold, Point};
 use crate::device::Device;
 use crate::driver::Step;
+use crate::executor::access::Stop;
 use crate::executor::{self, Slice};
 use crate::facade::rank::FencePath;
 use crate::facade::{Arc, Ordering, Vec};
 use crate::host::Host;
+use crate::svm::buffer::{Entry, Park};
 use crate::sync::args::UserFence;
 use crate::sync::fence::Fence;
 
@@ -75,6 +77,10 @@ pub struct ExecJob<H: Host> {
     pub started_ns: Option<u64>,
     /// Its last slice only waited.
     pub stalled: bool,
+    /// In a VM that takes faults: whether it waits for a translation.
+    pub park: Option<Arc<Park>>,
+    /// The access that it waits for, or waited for last.
+    pub missing: Option<executor::Fault>,
     /// Where it stands with [`Point::ExecStart`].
     pub hold_start: Hold,
     /// Where it stands with [`Point::FenceSignal`].
@@ -86,7 +92,13 @@ pub struct ExecJob<H: Host> {
 impl<H: Host> ExecJob<H> {
     /// Whether it may run.
     pub fn is_ready(&self) -> bool {
-        self.deps.iter().all(|fence| fence.is_signalled())
+        let waits = self.park.as_ref().is_some_and(|park| park.is_waiting());
+        self.deps.iter().all(|fence| fence.is_signalled()) && (!waits || self.is_out())
+    }
+
+    /// Whether its queue or VM is banned.
+    fn is_out(&self) -> bool {
+        self.queue.is_banned() || self.queue.vm.is_banned()
     }
 
     /// When it has run too long; `None`: never, or it has not started.
@@ -131,7 +143,7 @@ pub fn step<H: Host>(dev: &Device<H>, engine: u32) -> Step {
 
 /// Runs a job until its slice is over. `None`: it has ended. Else when it must be looked at again.
 fn advance<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>) -> Option<u64> {
-    if job.queue.is_banned() || job.queue.vm.is_banned() {
+    if job.is_out() {
         job.outcome.get_or_insert(Outcome::Cancelled);
     }
     if job.outcome.is_none() {
@@ -147,7 +159,10 @@ fn advance<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>) -> Opti
         job.stalled = true;
         return Some(until_ns);
     }
-    None
+    match job.outcome {
+        Some(Outcome::Completed) => signal_user(dev, job),
+        _ => None,
+    }
 }
 
 /// Runs commands. `None`: the outcome is known.
@@ -159,6 +174,9 @@ fn run_slice<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>) -> Op
         time_out(dev, job);
         return None;
     }
+    if judged(dev, id, job) {
+        return None;
+    }
     let vm = job.queue.vm.clone();
     let slice = executor::run(dev, &vm, job.queue.engine, &job.batches, &mut job.progress);
     job.stalled = slice == Slice::Stalled;
@@ -168,21 +186,92 @@ fn run_slice<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>) -> Op
             job.outcome = Some(Outcome::Completed);
             None
         }
+        Slice::Missing(fault) => {
+            miss(dev, job, fault);
+            Some(u64::MAX)
+        }
         Slice::Fault(fault) => {
-            let lane = &dev.engines[job.queue.engine as usize];
-            // A job whose queue went away meanwhile is not to blame.
-            let killed = lane.is_killed(id) || vm.is_dead();
-            job.outcome = Some(match killed {
-                true => Outcome::Cancelled,
-                false => Outcome::Failed,
-            });
-            if !killed {
-                report(dev, job, fault);
-                job.queue.ban();
-            }
+            fail(dev, id, job, fault);
             None
         }
     }
+}
+
+/// A job faulted.
+fn fail<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>, fault: executor::Fault) {
+    let lane = &dev.engines[job.queue.engine as usize];
+    // A job whose queue went away meanwhile is not to blame.
+    let killed = lane.is_killed(id) || job.queue.vm.is_dead();
+    job.outcome = Some(match killed {
+        true => Outcome::Cancelled,
+        false => Outcome::Failed,
+    });
+    if !killed {
+        report(dev, job, fault);
+        job.queue.ban();
+    }
+}
+
+/// An access found no translation: the job waits for its replay. Without room in the fault buffer it
+/// tries again later.
+fn miss<H: Host>(dev: &Device<H>, job: &mut ExecJob<H>, fault: executor::Fault) {
+    let Some(park) = &job.park else { return };
+    // Before anybody knows of it, so that no replay comes too early.
+    park.wait();
+    let executor::Fault { addr, access, .. } = fault;
+    let entry = Entry { vm: job.queue.vm.clone(), park: park.clone(), addr, access };
+    dev.counters.inc(Counter::LiveParked);
+    match dev.svm.buffer.put(entry) {
+        Ok(()) => {
+            job.missing = Some(fault);
+            job.stalled = false;
+            dev.counters.inc(Counter::SvmFaults);
+            dev.host.wake();
+        }
+        Err(_) => {
+            unpark(dev, job);
+            job.stalled = true;
+            dev.counters.inc(Counter::SvmBufferFull);
+        }
+    }
+}
+
+/// The job waits no more.
+fn unpark<H: Host>(dev: &Device<H>, job: &ExecJob<H>) {
+    if job.park.as_ref().is_some_and(|park| park.replay()) {
+        dev.counters.dec(Counter::LiveParked);
+    }
+}
+
+/// Whether the access that a job waited for was found to be a fault; then the job has failed.
+fn judged<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>) -> bool {
+    let verdict = job.park.as_ref().and_then(|park| park.verdict());
+    let (Some(kind), Some(missing)) = (verdict, job.missing) else { return false };
+    fail(dev, id, job, executor::Fault { kind, ..missing });
+    true
+}
+
+/// Writes the user fence of a completed job. `Some`: its page must come first; when to look again.
+fn signal_user<H: Host>(dev: &Device<H>, job: &mut ExecJob<H>) -> Option<u64> {
+    // A bad address is noticed only here, and then nothing is written.
+    if job.park.as_ref().is_some_and(|park| park.verdict().is_some()) {
+        return None;
+    }
+    let UserFence { addr, value } = job.user_fence?;
+    let (vm, engine) = (job.queue.vm.clone(), job.queue.engine);
+    match executor::store(dev, &vm, engine, addr, value) {
+        Ok(()) => dev.counters.inc(Counter::UserFencesSignalled),
+        Err(Stop::Missing(fault)) => {
+            miss(dev, job, fault);
+            return Some(u64::MAX);
+        }
+        Err(Stop::Paused) => {
+            job.stalled = true;
+            return Some(u64::MAX);
+        }
+        Err(Stop::Fault(_)) => {}
+    }
+    None
 }
 
 fn report<H: Host>(dev: &Device<H>, job: &ExecJob<H>, fault: executor::Fault) {
@@ -215,15 +304,6 @@ fn time_out<H: Host>(dev: &Device<H>, job: &mut ExecJob<H>) {
 /// Ends a job whose outcome is known. Fence path.
 fn finish<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>) {
     let outcome = job.outcome.unwrap_or(Outcome::Completed);
-    if outcome == Outcome::Completed {
-        if let Some(UserFence { addr, value }) = job.user_fence {
-            let (vm, engine) = (&job.queue.vm, job.queue.engine);
-            // A bad address is noticed only here, and then nothing is written.
-            if executor::store(dev, vm, engine, addr, value).is_ok() {
-                dev.counters.inc(Counter::UserFencesSignalled);
-            }
-        }
-    }
     end(dev, job, outcome);
     if job.queue.is_banned() {
         cancel_waiting(dev, job.queue.engine, id);
@@ -232,6 +312,7 @@ fn finish<H: Host>(dev: &Device<H>, id: EntityId, job: &mut ExecJob<H>) {
 
 /// Counts and signals.
 fn end<H: Host>(dev: &Device<H>, job: &ExecJob<H>, outcome: Outcome) {
+    unpark(dev, job);
     job.queue.completed.fetch_add(1, Ordering::Relaxed);
     dev.counters.inc(outcome.counter());
     dev.counters.dec(Counter::LiveJobs);

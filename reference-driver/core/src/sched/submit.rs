@@ -15,6 +15,7 @@ use crate::debug::delay::{Hold, Point};
 use crate::facade::{Arc, Box, Ordering, Vec};
 use crate::gem::{evict, GemRef};
 use crate::host::Host;
+use crate::svm::buffer::Park;
 use crate::sync::args::{self, Syncs};
 use crate::sync::fence::Fence;
 use crate::sync::resv::ExecLock;
@@ -124,6 +125,11 @@ fn prepare<H: Host>(
         progress: Progress::default(),
         started_ns: None,
         stalled: false,
+        park: match &vm.svm {
+            Some(_) => Some(Park::new()?),
+            None => None,
+        },
+        missing: None,
         hold_start: Hold::Before,
         hold_signal: Hold::Before,
         outcome: None,

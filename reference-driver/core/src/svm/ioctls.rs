@@ -1,14 +1,18 @@
 //! The calls of SVM.
 //!
-//! Owns their checks.
+//! Owns their checks; what they do stands in the other parts.
 
-#[cfg_attr(not(doc), expect(unused_imports, reason = "for the links above the calls"))]
 use fencepost_uapi::fencepost as fp;
 use fencepost_uapi::fencepost::{SvmAttr, SvmExclusive, SvmFaults, SvmMigrate, SvmQuery, SvmTune};
 use fencepost_uapi::Errno;
 
+use super::buffer::{MAX_BATCH, MAX_ENTRIES};
 use crate::call::Call;
+use crate::counters::Counter;
 use crate::host::Host;
+
+/// Longest wait for faults.
+const MAX_WAIT_MS: u32 = 60_000;
 
 /// Whether the caller's address space can be mirrored.
 pub fn is_possible<H: Host>(call: &Call<'_, H>) -> bool {
@@ -40,11 +44,88 @@ pub fn query<H: Host>(call: &Call<'_, H>, args: &mut SvmQuery) -> Result<i64, Er
 }
 
 /// [`fp::SVM_TUNE`].
-pub fn tune<H: Host>(_: &Call<'_, H>, _: &mut SvmTune) -> Result<i64, Errno> {
-    Err(Errno::OPNOTSUPP)
+pub fn tune<H: Host>(call: &Call<'_, H>, args: &mut SvmTune) -> Result<i64, Errno> {
+    if !is_possible(call) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let buffer = &call.dev.svm.buffer;
+    let set = args.flags & fp::SVM_TUNE_SET != 0;
+    let value = args.value;
+    let upto = |most: usize| match usize::try_from(value) {
+        Ok(value) if (1..=most).contains(&value) => Ok(Some(value)),
+        _ => Err(Errno::INVAL),
+    };
+    match args.param {
+        fp::SVM_TUNE_FAULT_ENTRIES => {
+            args.value = buffer.report().room;
+            if set {
+                buffer.tune(call.file.id(), upto(MAX_ENTRIES)?, None);
+            }
+        }
+        fp::SVM_TUNE_FAULT_BATCH => {
+            args.value = buffer.batch() as u64;
+            if set {
+                buffer.tune(call.file.id(), None, upto(MAX_BATCH)?);
+            }
+        }
+        param => {
+            let mut tunes = call.file.tunes();
+            args.value = tunes.get(param);
+            if set {
+                tunes.set(param, value)?;
+                call.file.set_tunes(tunes);
+            }
+        }
+    }
+    Ok(0)
 }
 
 /// [`fp::SVM_FAULTS`].
-pub fn faults<H: Host>(_: &Call<'_, H>, _: &mut SvmFaults) -> Result<i64, Errno> {
-    Err(Errno::OPNOTSUPP)
+pub fn faults<H: Host>(call: &Call<'_, H>, args: &mut SvmFaults) -> Result<i64, Errno> {
+    if !is_possible(call) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let waits = args.action == fp::SVM_FAULTS_WAIT;
+    let time = (1..=MAX_WAIT_MS).contains(&args.timeout_ms);
+    if waits != time || !waits && (args.timeout_ms != 0 || args.entries != 0) {
+        return Err(Errno::INVAL);
+    }
+    let (dev, host) = (call.dev, &call.dev.host);
+    let buffer = &dev.svm.buffer;
+    match args.action {
+        fp::SVM_FAULTS_PAUSE => buffer.pause(call.file.id()),
+        fp::SVM_FAULTS_RESUME => buffer.resume(),
+        fp::SVM_FAULTS_FLUSH => flush(call),
+        fp::SVM_FAULTS_WAIT => {
+            let until_ns = host.now_ns().saturating_add(u64::from(args.timeout_ms) * 1_000_000);
+            let wanted = args.entries;
+            let mut ready = || buffer.report().entries >= wanted;
+            if !host.wait_event(Some(call.task), Some(until_ns), &mut ready)? {
+                return Err(Errno::TIME);
+            }
+        }
+        _ => {}
+    }
+    host.wake();
+    let report = buffer.report();
+    args.entries = report.entries;
+    args.put = report.put;
+    args.get = report.get;
+    args.room = report.room;
+    args.parked = dev.counters.get(Counter::LiveParked);
+    args.paused = u64::from(report.paused);
+    Ok(0)
+}
+
+/// Drops the entries there are and lets their accesses be tried again.
+fn flush<H: Host>(call: &Call<'_, H>) {
+    // Those that come meanwhile stay.
+    let there = call.dev.svm.buffer.report().entries;
+    for _ in 0..there {
+        let Some(entry) = call.dev.svm.buffer.flush_one() else { break };
+        if entry.park.replay() {
+            call.dev.counters.dec(Counter::LiveParked);
+        }
+    }
+    call.dev.counters.inc(Counter::SvmReplays);
 }

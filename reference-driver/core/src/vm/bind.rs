@@ -146,7 +146,7 @@ fn check_op<H: Host>(call: &Call<'_, H>, op: &BindOp) -> Result<(), Errno> {
     };
     let is_region = op.value == u64::from(fp::REGION_SYSTEM) || op.value == u64::from(vram);
     let fits = match op.op {
-        fp::BIND_OP_MAP => op.range != 0 && op.value == 0 && check_map(op)?,
+        fp::BIND_OP_MAP => op.range != 0 && op.value == 0 && check_map(op),
         fp::BIND_OP_UNMAP => {
             op.range != 0 && only(fp::BIND_SPARSE) && none(&[handle, kind, op.offset, op.value])
         }
@@ -171,17 +171,17 @@ fn check_op<H: Host>(call: &Call<'_, H>, op: &BindOp) -> Result<(), Errno> {
 }
 
 /// The rules of a map operation.
-fn check_map(op: &BindOp) -> Result<bool, Errno> {
-    if op.flags & fp::BIND_CPU_MIRROR != 0 {
-        return Err(Errno::OPNOTSUPP);
-    }
+fn check_map(op: &BindOp) -> bool {
     let no_object = op.handle == 0 && op.offset == 0;
-    Ok(match op.flags & (fp::BIND_NULL | fp::BIND_SPARSE) {
+    if op.flags & fp::BIND_CPU_MIRROR != 0 {
+        return op.flags == fp::BIND_CPU_MIRROR && no_object && op.kind == 0;
+    }
+    match op.flags & (fp::BIND_NULL | fp::BIND_SPARSE) {
         0 => op.handle != 0,
         fp::BIND_NULL => no_object,
         fp::BIND_SPARSE => no_object && op.kind == 0 && op.flags == fp::BIND_SPARSE,
         _ => false,
-    })
+    }
 }
 
 /// Looks up the object of an operation and checks the range against it and the VM.
@@ -199,13 +199,16 @@ fn find_action<H: Host>(call: &Call<'_, H>, vm: &Vm<H>, op: &BindOp) -> Result<A
     Ok(match op.op {
         fp::BIND_OP_MAP if is_sparse => Action::MapSparse(span),
         fp::BIND_OP_MAP => {
+            if op.flags & fp::BIND_CPU_MIRROR != 0 && vm.svm.is_none() {
+                return Err(Errno::OPNOTSUPP);
+            }
             if let Some(gem) = &gem {
                 let end = op.offset.checked_add(op.range).ok_or(Errno::INVAL)?;
                 if end > gem.size || !vm.may_map(gem) {
                     return Err(Errno::INVAL);
                 }
             }
-            let flags = op.flags & (fp::BIND_READONLY | fp::BIND_NULL);
+            let flags = op.flags & (fp::BIND_READONLY | fp::BIND_NULL | fp::BIND_CPU_MIRROR);
             let attrs = Attrs { flags, kind: op.kind as u8, preferred: 0 };
             Action::Map { span, gem, offset: op.offset, attrs }
         }

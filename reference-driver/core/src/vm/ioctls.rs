@@ -11,6 +11,7 @@ use crate::call::Call;
 use crate::facade::{Ordering, Vec};
 use crate::gpuva::Span;
 use crate::host::Host;
+use crate::svm::Svm;
 
 /// [`fp::VM_CREATE`].
 pub fn create<H: Host>(call: &Call<'_, H>, args: &mut VmCreate) -> Result<i64, Errno> {
@@ -22,16 +23,11 @@ pub fn create<H: Host>(call: &Call<'_, H>, args: &mut VmCreate) -> Result<i64, E
     if end > fp::VA_END || hole_end > end {
         return Err(Errno::INVAL);
     }
-    if args.flags & fp::VM_CREATE_FAULT != 0 {
-        if args.flags & fp::VM_CREATE_LONG_RUNNING == 0 {
-            return Err(Errno::INVAL);
-        }
-        call.dev.host.mm(call.task)?;
-    }
+    let svm = Svm::new(call, args)?;
     let span = Span::new(0, end);
     let hole = Span::new(args.kernel_start, hole_end);
     let slot = call.file.tables().vms.reserve()?;
-    match Vm::new(call.dev, &NewVm { flags: args.flags, span, hole }) {
+    match Vm::new(call.dev, NewVm { flags: args.flags, span, hole, svm }) {
         Ok(vm) => {
             args.vm_id = call.file.tables().vms.commit(slot, vm);
             Ok(0)

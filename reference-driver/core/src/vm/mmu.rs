@@ -188,7 +188,7 @@ impl Mmu {
                 entry
             }
         };
-        if access.writes() && entry.readonly {
+        if !entry.allows(access.writes(), access == Access::Atomic) {
             return Err(Refused::Fault(fp::FAULT_KIND_PERMISSION));
         }
         if matches!(entry.target, Target::Null | Target::Sparse) {

@@ -27,6 +27,7 @@ use crate::host::Host;
 use crate::pgtable::{Leave, Need, Props, Spares, Stock};
 use crate::sched::bind::BIND_ROOM;
 use crate::sched::lane::EntityId;
+use crate::svm::Svm;
 use crate::sync::fence::Fence;
 use crate::sync::resv::Resv;
 use faults::FaultRing;
@@ -49,6 +50,8 @@ pub struct Vm<H: Host> {
     mmu: Mutex<Mmu>,
     /// Faults of its jobs.
     pub faults: Mutex<FaultRing>,
+    /// With `VM_CREATE_FAULT`: what it mirrors.
+    pub svm: Option<Svm<H>>,
     banned: AtomicBool,
     dead: AtomicBool,
     /// Queues that use it.
@@ -80,13 +83,15 @@ pub struct Pending {
 }
 
 /// What a VM is made with.
-pub struct NewVm {
+pub struct NewVm<H: Host> {
     /// `VM_CREATE_*`.
     pub flags: u32,
     /// The addresses that it spans.
     pub span: Span,
     /// The kernel-reserved hole; empty for none.
     pub hole: Span,
+    /// What it mirrors, if it takes faults.
+    pub svm: Option<Svm<H>>,
 }
 
 impl<H: Host> Vm<H> {
@@ -94,7 +99,7 @@ impl<H: Host> Vm<H> {
     ///
     /// # Errors
     /// `EINVAL`: no addresses, or the hole is not within; `ENOMEM`.
-    pub fn new(dev: &Arc<Device<H>>, new: &NewVm) -> Result<Arc<Self>, Errno> {
+    pub fn new(dev: &Arc<Device<H>>, new: NewVm<H>) -> Result<Arc<Self>, Errno> {
         let manager = Manager::new(new.span, new.hole)?;
         let mut spares = Spares::new();
         spares.fill()?;
@@ -118,6 +123,7 @@ impl<H: Host> Vm<H> {
             space,
             mmu,
             faults,
+            svm: new.svm,
             banned: AtomicBool::new(false),
             dead: AtomicBool::new(false),
             queues: AtomicU32::new(0),
@@ -213,6 +219,9 @@ impl<H: Host> Vm<H> {
 
     /// Frees what is mapped.
     fn teardown(&self) {
+        if let Some(svm) = &self.svm {
+            svm.teardown(self);
+        }
         let mut stock = Stock::new();
         // Under this lock from the start: who validates a moved object writes what it finds mapped.
         let mut space = self.space();
@@ -271,7 +280,8 @@ impl<H: Host> Vm<H> {
     ) -> Result<(), Errno> {
         let Some(gem) = mapping.object else { return Ok(()) };
         let readonly = mapping.attrs.flags & fencepost_uapi::fencepost::BIND_READONLY != 0;
-        let props = Props { readonly, kind: mapping.attrs.kind, in_sparse };
+        let kind = mapping.attrs.kind;
+        let props = Props { readonly, kind, in_sparse, ..Props::default() };
         mmu::map_object(self, mapping.span, gem, mapping.offset, props, stock)
     }
 
@@ -330,7 +340,9 @@ impl<H: Host> Drop for Vm<H> {
         if let (Some(mmu), Some(space)) = (self.mmu.try_lock(), self.space.try_lock()) {
             let nodes = mmu.table.nodes();
             self.dev.counters.sub(Counter::LivePtNodes, nodes);
-            if nodes > 1 || !space.manager.is_empty() {
+            let ranges = self.svm.as_ref().and_then(|svm| svm.ranges.try_lock());
+            let has_ranges = ranges.is_some_and(|ranges| !ranges.is_empty());
+            if nodes > 1 || !space.manager.is_empty() || has_ranges {
                 self.dev.counters.inc(Counter::Leaks);
             }
         }

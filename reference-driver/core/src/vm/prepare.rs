@@ -23,6 +23,7 @@ use crate::pgtable::{Leave, Need, Stock};
 use crate::sched::bind::{help, BindJob, PtOp, UserWrite};
 use crate::sched::lane::EntityId;
 use crate::sched::queue::Queue;
+use crate::svm::Inside;
 use crate::sync::args::Syncs;
 use crate::sync::fence::Fence;
 use crate::sync::resv::ExecLock;
@@ -93,7 +94,15 @@ pub fn submit<H: Host>(call: &Call<'_, H>, request: Request<H>) -> Result<(), Er
     vm.settle();
     let mut lock = ExecLock::new(call.dev, Some(call.task));
     let entity = queue.as_ref().map_or(vm.bind_entity, |queue| queue.entity);
-    let prepared = prepare(call, &vm, &actions, &mut lock, entity, &mut syncs, is_async);
+    // Faults see the address space before the call or behind it. Before the reservations, since who is
+    // in the gate may want some.
+    let entered = Inside::enter(&vm, call.task);
+    let prepared = entered.and_then(|inside| {
+        check_live(&inside, &actions)?;
+        let prepared = prepare(call, &vm, &actions, &mut lock, entity, &mut syncs, is_async);
+        drop(inside);
+        prepared
+    });
     let mut job = prepared.inspect_err(|_| {
         syncs.cancel();
         lock.unlock_all();
@@ -126,6 +135,22 @@ pub fn submit<H: Host>(call: &Call<'_, H>, request: Request<H>) -> Result<(), Er
     }
     vm.settle();
     Ok(())
+}
+
+/// A mirror is not unmapped or replaced while pages of it are mapped.
+fn check_live<H: Host>(inside: &Option<Inside<'_, H>>, actions: &[Action<H>]) -> Result<(), Errno> {
+    let Some(inside) = inside else { return Ok(()) };
+    let ranges = inside.svm.ranges.lock();
+    let is_live = |span: Span| ranges.in_span(span).any(|range| !range.unmapped);
+    let takes_away = |action: &Action<H>| match action {
+        Action::Map { span, attrs, .. } => !attrs.is_mirror() && is_live(*span),
+        Action::Unmap(span) | Action::UnmapSparse(span) => is_live(*span),
+        _ => false,
+    };
+    match actions.iter().any(takes_away) {
+        true => Err(Errno::BUSY),
+        false => Ok(()),
+    }
 }
 
 /// Places promised to a job in all the lines that it will stand in.
@@ -358,9 +383,16 @@ impl<H: Host> Preparation<'_, '_, H> {
                 }
                 let request =
                     Mapping { span: *span, object: gem.as_ref(), offset: *offset, attrs: *attrs };
+                if attrs.is_mirror() && manager.regions(*span).next().is_some() {
+                    return Err(Errno::NOSPC);
+                }
                 let in_sparse = manager.map(&request, changes, |op| tally.note(op))?.in_sparse;
                 let (span, gem, offset, attrs) = (*span, gem.clone(), *offset, *attrs);
-                PtOp::Map { span, gem, offset, attrs, in_sparse }
+                match attrs.is_mirror() {
+                    // Accesses fault until pages are there.
+                    true => PtOp::Clear(span, Leave::Nothing),
+                    false => PtOp::Map { span, gem, offset, attrs, in_sparse },
+                }
             }
             Action::MapSparse(span) => {
                 stock.append(spares.draw(Need::edges(*span))?);

@@ -6,4 +6,5 @@ mod debug;
 mod jobs;
 mod objects;
 mod skeleton;
+mod svm;
 mod syncobjs;

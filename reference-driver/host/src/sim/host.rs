@@ -7,12 +7,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fencepost_core::driver::{Config, Driver};
-use fencepost_core::host::{Atomic, BoMem, BusError, FdKind, FdRef, Host, Phys, Width};
+use fencepost_core::host::{Aperture, Atomic, BoMem, BusError, FdKind, FdRef, Host, Phys, Width};
 use fencepost_uapi::Errno;
+use fencepost_uapi::fencepost::PAGE_SIZE;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
+use super::cpu::Shared;
 use super::memory::{Objects, Process};
+use super::mirror::SimMm;
+use super::mm::DMA_BASE;
 use super::{Progress, step_any};
 
 /// Descriptors that a process can have.
@@ -23,6 +27,13 @@ const PATIENCE_NS: u64 = 3_600_000_000_000;
 /// A process, which has one thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Task(usize);
+
+impl Task {
+    /// Number of its address space.
+    pub(super) fn mm(self) -> usize {
+        self.0
+    }
+}
 
 struct World {
     processes: Vec<Process>,
@@ -38,12 +49,35 @@ pub struct SimHost {
     world: Mutex<World>,
     now_ns: AtomicU64,
     wakes: AtomicU64,
+    /// The machine that the device is in, and its number there.
+    cpu: Shared,
+    number: u8,
+    /// What happens while somebody waits next.
+    meanwhile: Mutex<Option<Meanwhile>>,
 }
+
+/// Something that happens while the driver waits.
+type Meanwhile = Box<dyn FnOnce() + Send>;
 
 impl SimHost {
     /// A world with one process; the seed decides the order of work.
     #[must_use]
     pub fn new(seed: u64, _config: Config) -> Self {
+        Self::on(seed, Shared::default())
+    }
+
+    /// A device of the same machine as another one.
+    #[must_use]
+    pub fn beside(seed: u64, other: &Self) -> Self {
+        let new = Self::on(seed, other.cpu.clone());
+        let processes = other.world().processes.len();
+        for _ in 0..processes {
+            let _task = new.new_process();
+        }
+        new
+    }
+
+    fn on(seed: u64, cpu: Shared) -> Self {
         let world = World {
             processes: vec![],
             fds: vec![],
@@ -56,6 +90,29 @@ impl SimHost {
             world: Mutex::new(world),
             now_ns: AtomicU64::new(1_000_000_000),
             wakes: AtomicU64::new(0),
+            number: cpu.next_device(),
+            cpu,
+            meanwhile: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn cpu(&self) -> &Shared {
+        &self.cpu
+    }
+
+    pub(super) fn number(&self) -> u8 {
+        self.number
+    }
+
+    /// The next time that somebody waits, this happens first.
+    pub fn meanwhile(&self, action: impl FnOnce() + Send + 'static) {
+        *self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(action));
+    }
+
+    /// Moves the clock of another device along.
+    pub(super) fn advance_if_other(&self, other: &Self, ns: u64) {
+        if self.number != other.number {
+            self.advance(ns);
         }
     }
 
@@ -64,10 +121,12 @@ impl SimHost {
     }
 
     pub(super) fn attach(&self, driver: Driver<SimHost>) {
+        self.cpu.attach(self.number, Some(driver.clone()));
         self.world().driver = Some(driver);
     }
 
     pub(super) fn detach(&self) {
+        self.cpu.attach(self.number, None);
         let driver = self.world().driver.take();
         drop(driver);
     }
@@ -189,13 +248,68 @@ impl SimHost {
     }
 }
 
-fencepost_core::no_mirror!(SimHost);
+impl SimHost {
+    /// Reads what a device finds at a physical address: pages of address spaces, else objects.
+    fn phys_read(&self, at: Phys, buf: &mut [u8]) -> Result<(), BusError> {
+        each_page(at, buf.len(), |here, range| {
+            let within = (here.addr % PAGE_SIZE) as usize;
+            let out = &mut buf[range];
+            self.with_page(here, |data| out.copy_from_slice(&data[within..within + out.len()]))?
+                .map_or_else(|| self.world().objects.read(here, out), Ok)
+        })
+    }
+
+    /// Writes there.
+    fn phys_write(&self, at: Phys, buf: &[u8]) -> Result<(), BusError> {
+        each_page(at, buf.len(), |here, range| {
+            let within = (here.addr % PAGE_SIZE) as usize;
+            let from = &buf[range];
+            self.with_page(here, |data| data[within..within + from.len()].copy_from_slice(from))?
+                .map_or_else(|| self.world().objects.write(here, from), Ok)
+        })
+    }
+
+    /// Does something with the page of an address space at a physical address. `None`: it is none.
+    fn with_page<R>(
+        &self,
+        at: Phys,
+        f: impl FnOnce(&mut [u8; PAGE_SIZE as usize]) -> R,
+    ) -> Result<Option<R>, BusError> {
+        let mut machine = self.cpu.machine();
+        match at.aperture {
+            Aperture::System if at.addr >= DMA_BASE => {
+                machine.dma_data(at.addr).map(|data| Some(f(data)))
+            }
+            Aperture::System => Ok(None),
+            Aperture::Vram => {
+                Ok(machine.frame_data(self.number, at.addr / PAGE_SIZE).map(|data| f(data)))
+            }
+        }
+    }
+}
+
+/// Cuts a physical range at page borders.
+fn each_page(
+    at: Phys,
+    len: usize,
+    mut each: impl FnMut(Phys, std::ops::Range<usize>) -> Result<(), BusError>,
+) -> Result<(), BusError> {
+    let mut done = 0;
+    while done < len {
+        let here = Phys { addr: at.addr + done as u64, ..at };
+        let left = (PAGE_SIZE - here.addr % PAGE_SIZE) as usize;
+        let piece = left.min(len - done);
+        each(here, done..done + piece)?;
+        done += piece;
+    }
+    Ok(())
+}
 
 impl Host for SimHost {
     type Task = Task;
 
-    fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
-        Err(Errno::OPNOTSUPP)
+    fn mm(&self, task: Self::Task) -> Result<SimMm, Errno> {
+        Ok(SimMm(task.mm()))
     }
 
     fn now_ns(&self) -> u64 {
@@ -203,11 +317,11 @@ impl Host for SimHost {
     }
 
     fn copy_from_user(&self, task: Task, addr: u64, buf: &mut [u8]) -> Result<(), Errno> {
-        self.read_user(task, addr, buf)
+        self.read_user(task, addr, buf).or_else(|_| self.cpu_read(task, addr, buf))
     }
 
     fn copy_to_user(&self, task: Task, addr: u64, buf: &[u8]) -> Result<(), Errno> {
-        self.write_user(task, addr, buf)
+        self.write_user(task, addr, buf).or_else(|_| self.cpu_write(task, addr, buf))
     }
 
     fn bo_create(&self, size: u64) -> Result<BoMem, Errno> {
@@ -236,19 +350,27 @@ impl Host for SimHost {
     }
 
     fn gpu_read(&self, at: Phys, buf: &mut [u8]) -> Result<(), BusError> {
-        self.world().objects.read(at, buf)
+        self.phys_read(at, buf)
     }
 
     fn gpu_write(&self, at: Phys, buf: &[u8]) -> Result<(), BusError> {
-        self.world().objects.write(at, buf)
+        self.phys_write(at, buf)
     }
 
     fn gpu_load(&self, at: Phys, width: Width) -> Result<u64, BusError> {
-        self.world().objects.load(at, width)
+        if self.with_page(at, |_| ())?.is_none() {
+            return self.world().objects.load(at, width);
+        }
+        let mut bytes = [0; 8];
+        self.phys_read(at, &mut bytes[..width.bytes() as usize])?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn gpu_store(&self, at: Phys, width: Width, value: u64) -> Result<(), BusError> {
-        self.world().objects.store(at, width, value)
+        if self.with_page(at, |_| ())?.is_none() {
+            return self.world().objects.store(at, width, value);
+        }
+        self.phys_write(at, &value.to_le_bytes()[..width.bytes() as usize])
     }
 
     fn gpu_atomic(
@@ -258,11 +380,17 @@ impl Host for SimHost {
         atomic: Atomic,
         _system: bool,
     ) -> Result<u64, BusError> {
-        self.world().objects.atomic(at, width, atomic)
+        if self.with_page(at, |_| ())?.is_none() {
+            return self.world().objects.atomic(at, width, atomic);
+        }
+        let old = self.gpu_load(at, width)?;
+        if let Some(new) = atomic.apply(old, width) {
+            self.gpu_store(at, width, new)?;
+        }
+        Ok(old)
     }
 
     fn gpu_copy(&self, to: Phys, from: Phys, len: u64) -> Result<(), (BusError, bool)> {
-        let mut world = self.world();
         let mut done = 0;
         let mut buf = [0; 4096];
         // Ascending: bytes written are read again when the target begins within the source.
@@ -272,8 +400,8 @@ impl Host for SimHost {
             let piece = (len - done).min(buf.len() as u64).min(overlap) as usize;
             let source = Phys { addr: from.addr + done, ..from };
             let target = Phys { addr: to.addr + done, ..to };
-            world.objects.read(source, &mut buf[..piece]).map_err(|error| (error, false))?;
-            world.objects.write(target, &buf[..piece]).map_err(|error| (error, true))?;
+            self.phys_read(source, &mut buf[..piece]).map_err(|error| (error, false))?;
+            self.phys_write(target, &buf[..piece]).map_err(|error| (error, true))?;
             done += piece as u64;
         }
         Ok(())
@@ -285,12 +413,11 @@ impl Host for SimHost {
         for (byte, pattern) in buf.iter_mut().zip(word.iter().cycle()) {
             *byte = *pattern;
         }
-        let mut world = self.world();
         let mut done = 0;
         while done < len {
             let piece = (len - done).min(buf.len() as u64);
             let target = Phys { addr: at.addr + done, ..at };
-            world.objects.write(target, &buf[..piece as usize])?;
+            self.phys_write(target, &buf[..piece as usize])?;
             done += piece;
         }
         Ok(())
@@ -305,6 +432,10 @@ impl Host for SimHost {
         ready: &mut dyn FnMut() -> bool,
     ) -> Result<bool, Errno> {
         let driver = self.world().driver.clone();
+        let meanwhile = self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(action) = meanwhile {
+            action();
+        }
         loop {
             if ready() {
                 return Ok(true);

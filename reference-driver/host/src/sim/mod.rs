@@ -4,8 +4,11 @@
 //! Owns the driving of the driver: [`Sim`] makes calls as a program would, and whoever waits drives
 //! the workers until it is ready. What memory is stands in [`memory`], the host in [`host`].
 
+pub mod cpu;
 pub mod host;
 pub mod memory;
+pub mod mirror;
+mod mm;
 
 use fencepost_core::driver::{Config, Driver, File, Mapping, Step, Worker};
 use fencepost_uapi::fencepost::COUNTERS;
@@ -34,6 +37,16 @@ impl Sim {
     /// As [`Driver::new`].
     pub fn new(seed: u64, config: Config) -> Result<Self, Errno> {
         let driver = Driver::new(SimHost::new(seed, config), config)?;
+        driver.host().attach(driver.clone());
+        Ok(Sim { driver })
+    }
+
+    /// Starts another device of the same machine: both reach the same address spaces.
+    ///
+    /// # Errors
+    /// As [`Driver::new`].
+    pub fn beside(&self, seed: u64, config: Config) -> Result<Self, Errno> {
+        let driver = Driver::new(SimHost::beside(seed, self.host()), config)?;
         driver.host().attach(driver.clone());
         Ok(Sim { driver })
     }

@@ -97,7 +97,7 @@ fn step(random: &mut Random, table: &mut Table, model: &mut Model) {
     let in_region = model.sparse.is_some_and(|(from, to)| from <= first && end <= to);
     let crosses = model.sparse.is_some_and(|(from, to)| from < end && first < to) && !in_region;
     let (readonly, kind) = (random.one_in(3), random.below(3) as u8);
-    let props = Props { readonly, kind, in_sparse: in_region };
+    let props = Props { readonly, kind, in_sparse: in_region, ..Props::default() };
     let cell = |target| Cell { target, readonly, kind, in_sparse: in_region };
     let (seen, expected) = match random.below(10) {
         // A mapping lies in the region or outside; the VA manager refuses others.

@@ -108,7 +108,7 @@ fn unmap_splits_large_pages() {
     for (number, Row { hole: (start, end), left, splits }) in rows.into_iter().enumerate() {
         let mut table = Table::new();
         let page = Span::new(G, G + SIZE_2M);
-        let props = Props { readonly: true, kind: 99, in_sparse: false };
+        let props = Props { readonly: true, kind: 99, ..Props::default() };
         table.map(page, 0, 8 * SIZE_2M, props);
         let written = table.unmap(Span::new(G + start, G + end));
         assert_eq!((table.table.count(page), written.splits), (left, splits), "row {number}");
@@ -193,7 +193,7 @@ fn null_and_sparse_use_upper_levels() {
 #[test]
 fn null_is_cut_at_both_edges() {
     let mut table = Table::new();
-    let props = Props { readonly: true, kind: 4, in_sparse: false };
+    let props = Props { readonly: true, kind: 4, ..Props::default() };
     table.map_no_memory(Span::new(0, 1 << 40), Source::Null, props);
     assert_eq!(table.table.nodes(), 1);
     let hole = Span::new((1 << 39) - SIZE_4K, (1 << 39) + SIZE_4K);

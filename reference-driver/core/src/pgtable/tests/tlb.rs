@@ -5,7 +5,8 @@ use crate::pgtable::Tlb;
 
 fn page(start: u64, size: u64, phys: u64) -> Entry {
     let target = Target::Memory(Phys { aperture: Aperture::Vram, addr: phys });
-    Entry { span: Span::new(start, start + size), target, readonly: false, kind: 0 }
+    let span = Span::new(start, start + size);
+    Entry { span, target, readonly: false, no_atomic: false, kind: 0 }
 }
 
 #[test]
