@@ -71,6 +71,8 @@ fn work(arguments: &Arguments) -> Result<Status, String> {
     if arguments.nothing {
         return Ok(Status::SUCCESS);
     }
+    // Tests of shared virtual memory need the runner's hand in this process.
+    fencepost_host::live::hook();
     // The runner starts workers without a fork, so it cannot ask for this on their behalf. Should it
     // be gone already, the first report finds no reader.
     set_pdeathsig(Signal::SIGKILL).map_err(|e| format!("PR_SET_PDEATHSIG: {e}"))?;

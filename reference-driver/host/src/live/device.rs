@@ -14,6 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::machine::Machine;
+use super::migrate::Backend;
 use super::serve::{Ends, Service};
 use super::spawn::{self, Child};
 
@@ -29,13 +30,17 @@ pub struct Config {
     pub nodes: Vec<PathBuf>,
     /// The device itself.
     pub driver: driver::Config,
+    /// How clients' address spaces are mirrored; `None`: they are not, and the calls that change
+    /// them run at native speed.
+    pub mirror: Option<Backend>,
 }
 
 impl Default for Config {
-    /// `/dev/dri/card0` and `/dev/dri/renderD128`, the driver's defaults.
+    /// `/dev/dri/card0` and `/dev/dri/renderD128`, the driver's defaults, the best backend.
     fn default() -> Self {
         let nodes = ["/dev/dri/card0", "/dev/dri/renderD128"].map(PathBuf::from).to_vec();
-        Config { nodes, driver: driver::Config::default() }
+        let mirror = cfg!(target_arch = "x86_64").then(Backend::here);
+        Config { nodes, driver: driver::Config::default(), mirror }
     }
 }
 

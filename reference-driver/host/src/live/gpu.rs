@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use fencepost_core::host::{Aperture, Atomic, BoMem, BusError, Phys, Width};
 use fencepost_uapi::{Errno, command};
 
 use super::arena::{Arena, PAGE};
+use super::mm::CLIENTS;
 
 /// Page sizes of the GPU in bytes, largest first.
 const PAGES: [u64; 3] = [2 << 20, 64 << 10, 4 << 10];
@@ -24,7 +25,7 @@ const DMA_END: u64 = 1 << 48;
 /// Physical memory as the GPU sees it.
 pub(crate) struct Physical {
     /// Arena offset of the page in each frame; 0: empty.
-    frames: Box<[AtomicU64]>,
+    frames: Arc<Box<[AtomicU64]>>,
     dma: RwLock<Dma>,
 }
 
@@ -44,14 +45,24 @@ fn zeroed(len: usize) -> Box<[AtomicU64]> {
 impl Physical {
     /// Empty frames for so much VRAM.
     pub(crate) fn new(vram_bytes: u64) -> Physical {
-        let frames = zeroed((vram_bytes / PAGE) as usize);
+        let frames = Arc::new(zeroed((vram_bytes / PAGE) as usize));
         let dma = Dma { ranges: BTreeMap::new(), next: DMA_START };
         Physical { frames, dma: RwLock::new(dma) }
+    }
+
+    /// The content of the frames, for those who fill them otherwise.
+    pub(crate) fn content(&self) -> Arc<Box<[AtomicU64]>> {
+        Arc::clone(&self.frames)
     }
 
     fn frames(&self, frame: u64, count: u64) -> &[AtomicU64] {
         let end = frame.saturating_add(count).min(self.frames.len() as u64);
         self.frames.get(frame.min(end) as usize..end as usize).unwrap_or(&[])
+    }
+
+    /// What is in a frame; 0: nothing.
+    pub(crate) fn in_frame(&self, frame: u64) -> u64 {
+        self.frames.get(frame as usize).map_or(0, |content| content.load(Ordering::Acquire))
     }
 
     /// Puts pages of an object into frames.
@@ -93,7 +104,8 @@ impl Physical {
             Aperture::Vram => {
                 let slot = usize::try_from(at.addr / PAGE).ok().and_then(|i| self.frames.get(i));
                 match slot.map(|slot| slot.load(Ordering::Acquire)) {
-                    Some(page) if page != 0 => Ok(page + within),
+                    // A client's is not here.
+                    Some(page) if page != 0 && page & CLIENTS == 0 => Ok(page + within),
                     _ => Err(BusError),
                 }
             }

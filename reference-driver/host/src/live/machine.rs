@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use fencepost_core::driver::{Driver, File, Mapping, Step, Worker};
 use fencepost_core::host::Host;
+use fencepost_core::host::mirror::Invalidation;
 use fencepost_uapi::fencepost::{COUNTERS, EXEC, GEM_CREATE, QUERY, VM_BIND};
 use fencepost_uapi::{Errno, ioctl};
 use nix::fcntl::OFlag;
@@ -19,6 +20,8 @@ use nix::fcntl::OFlag;
 use super::Config;
 use super::files::{Identity, Made, What};
 use super::guard::guard;
+use super::mm::cpu_fault::CpuFault;
+use super::mm::home::Sink;
 use super::reaper::{self, Owner};
 use super::serve::{Port, Service};
 use super::spawn::Child;
@@ -78,10 +81,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Machine {
     /// Starts a device.
     pub(crate) fn new(config: &Config) -> Result<Arc<Machine>, Errno> {
-        let world = World::new(config.driver.vram_bytes).map_err(errno)?;
+        let world = World::new(config.driver.vram_bytes, config.mirror).map_err(errno)?;
         let driver = Driver::new(world, config.driver)?;
         let paths = config.nodes.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
-        Ok(Arc::new_cyclic(|this| Machine {
+        let machine = Arc::new_cyclic(|this| Machine {
             driver,
             nodes: Mutex::default(),
             paths,
@@ -95,7 +98,12 @@ impl Machine {
             collecting: Mutex::default(),
             panic: OnceLock::new(),
             this: Weak::clone(this),
-        }))
+        });
+        if let Some(spaces) = &machine.world().spaces {
+            let sink: Weak<dyn Sink> = Arc::<Machine>::downgrade(&machine);
+            spaces.home.connect(sink);
+        }
+        Ok(machine)
     }
 
     fn world(&self) -> &World {
@@ -214,6 +222,9 @@ impl Machine {
     fn ioctl(&self, port: &Arc<Port>, call: &Call) -> Answer {
         let (fd, request, arg) = (call.args[0] as i32, call.args[1] as u32, call.args[2]);
         let world = self.world();
+        if fd == -1 {
+            return self.world().agents_call(port, call);
+        }
         // What is not of this device, or not open, is the kernel's to answer.
         let Ok(Some(identity)) = world.files.identify(&world.threads, call.tid, fd) else {
             return Answer::Continue;
@@ -437,6 +448,9 @@ impl Machine {
 
     /// Waits for the workers, after [`Machine::end`].
     pub(crate) fn join(&self) {
+        if let Some(spaces) = &self.world().spaces {
+            spaces.stop();
+        }
         let Workers { bind, engines } = std::mem::take(&mut *lock(&self.workers));
         for worker in bind.into_iter().chain(engines) {
             // Panics of the driver were caught inside.
@@ -451,16 +465,26 @@ impl Service for Machine {
             return self.ioctl(port, call);
         }
         if call.nr == ARCH.mmap {
-            return self.mmap(call);
+            let flags = call.args[3];
+            let file = flags & libc::MAP_ANONYMOUS as u64 == 0;
+            let answer = if file { self.mmap(call) } else { Answer::Continue };
+            let replaces = flags & libc::MAP_FIXED as u64 != 0 && answer == Answer::Continue;
+            return if replaces { self.world().change(call) } else { answer };
         }
         match ARCH.opens.iter().find(|open| open.nr == call.nr) {
             Some(open) => self.open(port, call, *open),
-            None => Answer::Continue,
+            None => self.world().change(call),
         }
     }
 
     fn may_block(&self, call: &Call) -> bool {
-        call.nr == ARCH.ioctl
+        let opens = ARCH.opens.iter().any(|open| open.nr == call.nr);
+        let mirrored = || self.world().spaces.as_ref().is_some_and(|spaces| !spaces.is_empty());
+        call.nr == ARCH.ioctl || (!opens && mirrored())
+    }
+
+    fn mirrors(&self) -> bool {
+        self.world().spaces.is_some()
     }
 }
 
@@ -476,6 +500,36 @@ impl Owner for Machine {
 
     fn note(&self, recent: bool) {
         self.recent.store(recent, Ordering::SeqCst);
+    }
+}
+
+impl Sink for Machine {
+    fn invalidate(
+        &self,
+        cookie: u64,
+        invalidation: &Invalidation,
+        set_seq: &mut dyn FnMut(),
+    ) -> bool {
+        let mut set = false;
+        let done = self.call(|driver| {
+            driver.invalidate(cookie, invalidation, &mut || {
+                set = true;
+                set_seq();
+            })
+        });
+        if !set {
+            // The driver has died: nobody reads any more.
+            set_seq();
+        }
+        done.unwrap_or(true)
+    }
+
+    fn cpu_fault(&self, fault: &mut CpuFault, addr: u64, frame: u64) -> Result<(), Errno> {
+        self.call(|driver| driver.cpu_fault(fault, addr, frame))?
+    }
+
+    fn wake(&self) {
+        self.world().events.wake();
     }
 }
 

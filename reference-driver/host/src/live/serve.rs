@@ -29,6 +29,12 @@ pub(crate) trait Service: Send + Sync + 'static {
 
     /// Whether serving this call may wait for another call.
     fn may_block(&self, call: &Call) -> bool;
+
+    /// Whether clients' address spaces can be mirrored, so that changes of mappings are calls of
+    /// interest.
+    fn mirrors(&self) -> bool {
+        false
+    }
 }
 
 /// One listener and its threads.

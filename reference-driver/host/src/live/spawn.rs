@@ -11,13 +11,16 @@ use std::time::Duration;
 use nix::poll::{PollFlags, PollTimeout};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use super::agent;
 use super::serve::{self, Ends, Service};
 use super::sys::{fd, filter, notify};
 
 /// Stack of a thread that starts a process, in bytes.
 const STACK: usize = 128 << 10;
 
-static PROGRAM: LazyLock<Vec<libc::sock_filter>> = LazyLock::new(filter::program);
+/// The filter, without and with mirrors.
+static PROGRAMS: LazyLock<[Vec<libc::sock_filter>; 2]> =
+    LazyLock::new(|| [false, true].map(filter::program));
 
 /// Held for reading while this process has a copy of a client's description, for writing while it
 /// forks: a fork in between would copy it, and keep it open up to its exec.
@@ -47,6 +50,17 @@ pub struct Child {
     starter: Option<Sender<()>>,
 }
 
+/// The filter for a service's clients, who are told whether they may prepare for an agent.
+fn program(command: &mut Command, service: &dyn Service) -> &'static [libc::sock_filter] {
+    let mirrors = service.mirrors();
+    if mirrors {
+        command.env(agent::VARIABLE, "1");
+    } else {
+        command.env_remove(agent::VARIABLE);
+    }
+    &PROGRAMS[usize::from(mirrors)]
+}
+
 /// Starts `command` under the filter, its calls served by `service`.
 pub(crate) fn spawn(
     mut command: Command,
@@ -55,9 +69,9 @@ pub(crate) fn spawn(
 ) -> io::Result<Child> {
     let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
     let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC)?;
+    let program = program(&mut command, &*service);
     // Before the fork, so that the thread comes up while the child does.
     serve::start(move || fd::receive(ours.as_fd()).ok().flatten(), service, ends)?;
-    let program: &'static [libc::sock_filter] = &PROGRAM;
     let parent = std::process::id();
     let enter = move || {
         // SAFETY: plain numbers.
@@ -70,7 +84,7 @@ pub(crate) fn spawn(
         fd::send(theirs.as_fd(), notify::confine(program)?.as_fd())
     };
     // SAFETY: between fork and exec the closure only makes system calls; it neither allocates nor
-    // takes a lock (`PROGRAM` was built above).
+    // takes a lock (the program was built above).
     unsafe { command.pre_exec(enter) };
     let process = forking(|| command.spawn())?;
     Child::new(process, None)
@@ -83,13 +97,14 @@ pub(crate) fn spawn_quickly(
     service: Arc<dyn Service>,
     ends: &Arc<Ends>,
 ) -> io::Result<Child> {
+    let program = program(&mut command, &*service);
     let (give, take) = mpsc::sync_channel(1);
     serve::start(move || take.recv().ok(), service, ends)?;
     let (tell, hear) = mpsc::sync_channel(1);
     let (starter, end) = mpsc::channel::<()>();
     // A filter belongs to a thread and is inherited by what that thread starts.
     let body = move || {
-        let listener = notify::confine(&PROGRAM);
+        let listener = notify::confine(program);
         let started = listener.and_then(|listener| {
             give.send(listener).map_err(io::Error::other)?;
             forking(|| command.spawn())

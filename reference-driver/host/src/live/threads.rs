@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
@@ -30,6 +30,7 @@ struct Thread {
     /// Tells it from another thread that had or gets the same id.
     serial: u32,
     fdinfo: Mutex<BTreeMap<i32, Arc<OwnedFd>>>,
+    process: OnceLock<Option<i32>>,
 }
 
 /// What fdinfo says of a descriptor.
@@ -100,7 +101,8 @@ impl Threads {
             known.clear();
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        let thread = Arc::new(Thread { folder, serial, fdinfo: Mutex::default() });
+        let thread =
+            Arc::new(Thread { folder, serial, fdinfo: Mutex::default(), process: OnceLock::new() });
         known.insert(tid, Arc::clone(&thread));
         Ok(thread)
     }
@@ -110,6 +112,17 @@ impl Threads {
     pub(crate) fn is_alive(&self, tid: i32, serial: u32) -> bool {
         let thread = lock(&self.known).get(&tid).cloned();
         thread.is_none_or(|thread| thread.serial != serial || thread.is_alive())
+    }
+
+    /// The process of a thread that makes a call.
+    pub(crate) fn process(&self, tid: i32) -> Option<i32> {
+        let known = self.thread(tid).ok()?;
+        if known.is_alive() {
+            return *known.process.get_or_init(|| known.process());
+        }
+        // Another thread has its number now.
+        lock(&self.known).remove(&tid);
+        self.thread(tid).ok()?.process()
     }
 
     /// Processes known here that still exist.

@@ -13,9 +13,13 @@ use fencepost_uapi::Errno;
 use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
 
-use super::arena::Arena;
+use super::arena::{Arena, PAGE};
 use super::files::{Files, What};
 use super::gpu::Physical;
+use super::migrate::Backend;
+use super::mirror::Mm;
+use super::mm::Spaces;
+use super::mm::home::Home;
 use super::serve::Port;
 use super::sys::client::{self, Way};
 use super::threads::{Pending, Threads};
@@ -40,11 +44,15 @@ pub(crate) struct World {
     pub(crate) events: Events,
     /// The driver has panicked or is shut down: nothing waits any more.
     pub(crate) over: AtomicBool,
-    physical: Physical,
+    pub(crate) physical: Physical,
+    /// Clients' address spaces, if they can be mirrored.
+    pub(crate) spaces: Option<Spaces>,
+    /// Inode of the arena.
+    pub(crate) inode: u64,
     regions: Mutex<Regions>,
     /// Bytes of [`Regions::destroyed`].
     destroyed_bytes: AtomicU64,
-    way: Way,
+    pub(crate) way: Way,
 }
 
 /// Memory of objects that a client may have mapped.
@@ -87,15 +95,25 @@ pub(crate) fn errno(errno: nix::errno::Errno) -> Errno {
 
 impl World {
     /// A world with so much VRAM.
-    pub(crate) fn new(vram_bytes: u64) -> Result<World, nix::errno::Errno> {
+    pub(crate) fn new(
+        vram_bytes: u64,
+        mirror: Option<Backend>,
+    ) -> Result<World, nix::errno::Errno> {
         let arena = Arena::new()?;
+        let physical = Physical::new(vram_bytes);
+        let spaces = mirror.map(|backend| {
+            let home = Home::new(physical.content(), vram_bytes / PAGE);
+            Spaces::new(Arc::new(home), backend)
+        });
         Ok(World {
+            inode: nix::sys::stat::fstat(arena.memfd())?.st_ino,
+            spaces,
             files: Files::new(arena.memfd())?,
             arena,
             threads: Threads::default(),
             events: Events::default(),
             over: AtomicBool::new(false),
-            physical: Physical::new(vram_bytes),
+            physical,
             regions: Mutex::default(),
             destroyed_bytes: AtomicU64::new(0),
             way: client::way(),
@@ -161,13 +179,13 @@ impl World {
     }
 }
 
-fencepost_core::no_mirror!(World);
-
 impl Host for World {
     type Task = Task;
 
-    fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
-        Err(Errno::OPNOTSUPP)
+    fn mm(&self, task: Task) -> Result<Mm, Errno> {
+        let spaces = self.spaces.as_ref().ok_or(Errno::OPNOTSUPP)?;
+        let process = self.threads.process(task.tid).ok_or(Errno::OPNOTSUPP)?;
+        spaces.enlist(process, task.tid, self.way).map(Mm)
     }
 
     fn now_ns(&self) -> u64 {
@@ -220,19 +238,19 @@ impl Host for World {
     }
 
     fn gpu_read(&self, at: Phys, buf: &mut [u8]) -> Result<(), BusError> {
-        self.physical.read(&self.arena, at, buf)
+        self.read_memory(at, buf)
     }
 
     fn gpu_write(&self, at: Phys, buf: &[u8]) -> Result<(), BusError> {
-        self.physical.write(&self.arena, at, buf)
+        self.write_memory(at, buf)
     }
 
     fn gpu_load(&self, at: Phys, width: Width) -> Result<u64, BusError> {
-        self.physical.load(&self.arena, at, width)
+        self.load_word(at, width)
     }
 
     fn gpu_store(&self, at: Phys, width: Width, value: u64) -> Result<(), BusError> {
-        self.physical.store(&self.arena, at, width, value)
+        self.store_word(at, width, value)
     }
 
     fn gpu_atomic(
@@ -242,15 +260,15 @@ impl Host for World {
         atomic: Atomic,
         _system: bool,
     ) -> Result<u64, BusError> {
-        self.physical.atomic(&self.arena, at, width, atomic)
+        self.atomic_word(at, width, atomic)
     }
 
     fn gpu_copy(&self, to: Phys, from: Phys, len: u64) -> Result<(), (BusError, bool)> {
-        self.physical.copy(&self.arena, to, from, len)
+        self.copy_memory(to, from, len)
     }
 
     fn gpu_fill(&self, at: Phys, len: u64, width: Width, value: u64) -> Result<(), BusError> {
-        self.physical.fill(&self.arena, at, len, width, value)
+        self.fill_memory(at, len, width, value)
     }
 
     fn gpu_fence(&self, _system: bool) {

@@ -6,10 +6,12 @@ mod client;
 mod files;
 mod host;
 mod memory;
+mod mirror;
 mod waits;
 
 use std::process::ExitCode;
 
+use fencepost_host::live::Backend;
 use libtest_mimic::{Arguments, Trial};
 
 /// A client: runs under the device, panics when something is wrong.
@@ -36,6 +38,12 @@ fn main() -> ExitCode {
     for (name, _) in clients() {
         trials.push(trial(name, move || host::client_succeeds(name)));
     }
+    for (name, _) in mirror::ROLES {
+        for (backend, word) in [(Backend::Userfault, "userfault"), (Backend::Protect, "protect")] {
+            let test = move || mirror::client_succeeds(name, backend);
+            trials.push(trial(&format!("{word}::{name}"), test));
+        }
+    }
     for (name, test) in others() {
         trials.push(trial(name, test));
     }
@@ -51,7 +59,8 @@ fn trial(name: &str, test: impl Fn() + Send + 'static) -> Trial {
 }
 
 fn run(name: &str, args: &[String]) -> ExitCode {
-    if let Some((_, role)) = clients().into_iter().find(|(role, _)| *role == name) {
+    fencepost_host::live::hook();
+    if let Some((_, role)) = clients().iter().chain(mirror::ROLES).find(|(role, _)| *role == name) {
         role();
         return ExitCode::SUCCESS;
     }

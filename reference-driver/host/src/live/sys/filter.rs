@@ -5,7 +5,11 @@
 //! `>` (sync files), and `mmap` of a file that is shared or has an offset at or above 4 GiB. Private
 //! file mappings below that, as the dynamic linker makes them, cannot be of a buffer object and
 //! stay at native speed.
+//!
+//! Where address spaces can be mirrored, calls that change mappings are trapped as well, and actions
+//! for the signals of bad accesses. Calls of the agent, known by where they are made, never are.
 
+use super::super::agent::layout::CODE;
 use super::number::ARCH;
 
 const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
@@ -16,6 +20,7 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 /// Offsets in `struct seccomp_data`.
 const NR: u32 = 0;
 const AUDIT: u32 = 4;
+const IP: u32 = 8;
 const ARGS: u32 = 16;
 
 /// Ioctl types that are served.
@@ -43,15 +48,27 @@ const fn equal(k: u32, yes: u8, no: u8) -> libc::sock_filter {
 const ALLOW: libc::sock_filter = statement(RETURN, libc::SECCOMP_RET_ALLOW);
 const NOTIFY: libc::sock_filter = statement(RETURN, libc::SECCOMP_RET_USER_NOTIF);
 
-/// The program for this architecture.
-pub(crate) fn program() -> Vec<libc::sock_filter> {
-    let mut program =
-        vec![statement(LOAD, AUDIT), equal(ARCH.audit, 1, 0), ALLOW, statement(LOAD, NR)];
+/// The program for this architecture; `mirror`: address spaces can be mirrored.
+pub(crate) fn program(mirror: bool) -> Vec<libc::sock_filter> {
+    let mut program = vec![statement(LOAD, AUDIT), equal(ARCH.audit, 1, 0), ALLOW];
+    if mirror {
+        program.extend(agent());
+    }
+    program.push(statement(LOAD, NR));
     for open in ARCH.opens {
         block(&mut program, open.nr, &[NOTIFY]);
     }
     block(&mut program, ARCH.ioctl, &ioctl());
-    block(&mut program, ARCH.mmap, &mmap());
+    block(&mut program, ARCH.mmap, &mmap(mirror));
+    if mirror {
+        for nr in ARCH.mm {
+            block(&mut program, *nr, &[NOTIFY]);
+        }
+        #[cfg(target_arch = "x86_64")]
+        block(&mut program, libc::SYS_fork, &[NOTIFY]);
+        block(&mut program, libc::SYS_clone, &clone());
+        block(&mut program, libc::SYS_rt_sigaction, &sigaction());
+    }
     program.push(ALLOW);
     program
 }
@@ -86,10 +103,20 @@ fn ioctl() -> [libc::sock_filter; 6] {
     ]
 }
 
-fn mmap() -> [libc::sock_filter; 11] {
+fn mmap(mirror: bool) -> Vec<libc::sock_filter> {
     const ANONYMOUS: u32 = libc::MAP_ANONYMOUS as u32;
     const PRIVATE: u32 = libc::MAP_PRIVATE as u32;
-    [
+    const FIXED: u32 = libc::MAP_FIXED as u32;
+    let mut program = Vec::new();
+    if mirror {
+        program.extend([
+            statement(LOAD, low(3)),
+            statement(AND, FIXED),
+            equal(FIXED, 0, 1),
+            NOTIFY,
+        ]);
+    }
+    program.extend([
         statement(LOAD, low(3)),
         statement(AND, ANONYMOUS),
         equal(ANONYMOUS, 0, 1),
@@ -101,6 +128,38 @@ fn mmap() -> [libc::sock_filter; 11] {
         equal(0, 0, 1),
         ALLOW,
         NOTIFY,
+    ]);
+    program
+}
+
+/// Allows what the agent's page calls; goes on otherwise.
+fn agent() -> [libc::sock_filter; 6] {
+    let (low, high) = (IP, IP + 4);
+    let (low, high) = if cfg!(target_endian = "big") { (high, low) } else { (low, high) };
+    [
+        statement(LOAD, high),
+        equal((CODE >> 32) as u32, 0, 4),
+        statement(LOAD, low),
+        statement(AND, 0xffff_f000),
+        equal(CODE as u32, 0, 1),
+        ALLOW,
+    ]
+}
+
+/// A new process, unless it shares the address space.
+fn clone() -> [libc::sock_filter; 5] {
+    const SHARED: u32 = libc::CLONE_VM as u32;
+    [statement(LOAD, low(0)), statement(AND, SHARED), equal(SHARED, 0, 1), ALLOW, NOTIFY]
+}
+
+/// Actions for the signals that the agent's handler takes.
+fn sigaction() -> [libc::sock_filter; 5] {
+    [
+        statement(LOAD, low(0)),
+        equal(libc::SIGSEGV.cast_unsigned(), 2, 0),
+        equal(libc::SIGBUS.cast_unsigned(), 1, 0),
+        ALLOW,
+        NOTIFY,
     ]
 }
 
@@ -109,15 +168,15 @@ mod tests {
     use super::*;
 
     /// Runs the program as the kernel does.
-    fn run(nr: i64, audit: u32, args: [u64; 6]) -> u32 {
+    fn run(mirror: bool, from: u64, nr: i64, audit: u32, args: [u64; 6]) -> u32 {
         let mut data = Vec::new();
         data.extend_from_slice(&u32::try_from(nr).unwrap().to_ne_bytes());
         data.extend_from_slice(&audit.to_ne_bytes());
-        data.extend_from_slice(&0u64.to_ne_bytes());
+        data.extend_from_slice(&from.to_ne_bytes());
         for arg in args {
             data.extend_from_slice(&arg.to_ne_bytes());
         }
-        let (program, mut at, mut acc) = (program(), 0, 0u32);
+        let (program, mut at, mut acc) = (program(mirror), 0, 0u32);
         loop {
             let step = program[at];
             at += 1;
@@ -158,8 +217,36 @@ mod tests {
         for (name, nr, args, trapped) in table {
             let want =
                 if *trapped { libc::SECCOMP_RET_USER_NOTIF } else { libc::SECCOMP_RET_ALLOW };
-            assert_eq!(run(*nr, ARCH.audit, *args), want, "{name}");
-            assert_eq!(run(*nr, 0x4000_0003, *args), libc::SECCOMP_RET_ALLOW, "{name}, 32-bit");
+            for mirror in [false, true] {
+                assert_eq!(run(mirror, 0, *nr, ARCH.audit, *args), want, "{name}");
+                let foreign = run(mirror, 0, *nr, 0x4000_0003, *args);
+                assert_eq!(foreign, libc::SECCOMP_RET_ALLOW, "{name}, 32-bit");
+            }
         }
+    }
+
+    #[test]
+    fn changes_of_mappings_are_trapped_where_they_matter() {
+        let fixed = (libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_ANONYMOUS) as u64;
+        let vm = libc::CLONE_VM as u64;
+        let table: &[(&str, i64, [u64; 6], bool)] = &[
+            ("munmap", libc::SYS_munmap, [0; 6], true),
+            ("brk", libc::SYS_brk, [0; 6], true),
+            ("fixed", libc::SYS_mmap, [4096, 4096, 3, fixed, !0, 0], true),
+            ("process", libc::SYS_clone, [0; 6], true),
+            ("thread", libc::SYS_clone, [vm, 0, 0, 0, 0, 0], false),
+            ("SIGSEGV", libc::SYS_rt_sigaction, [11, 0, 0, 8, 0, 0], true),
+            ("SIGUSR1", libc::SYS_rt_sigaction, [10, 0, 0, 8, 0, 0], false),
+        ];
+        for (name, nr, args, trapped) in table {
+            let allow = libc::SECCOMP_RET_ALLOW;
+            let want = if *trapped { libc::SECCOMP_RET_USER_NOTIF } else { allow };
+            assert_eq!(run(true, 0x1234, *nr, ARCH.audit, *args), want, "{name}");
+            assert_eq!(run(true, CODE + 2, *nr, ARCH.audit, *args), allow, "{name} by the agent");
+            assert_eq!(run(false, 0x1234, *nr, ARCH.audit, *args), allow, "{name}, no mirror");
+        }
+        let ioctl = [u64::MAX, 0x64ff, 0, 0, 0, 0];
+        let asked = run(true, CODE + 4096, libc::SYS_ioctl, ARCH.audit, ioctl);
+        assert_eq!(asked, libc::SECCOMP_RET_USER_NOTIF, "what the agent asks the host");
     }
 }

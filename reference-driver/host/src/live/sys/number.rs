@@ -12,7 +12,24 @@ pub(crate) struct Arch {
     pub(crate) ioctl: i64,
     /// `mmap` with a byte offset as sixth argument.
     pub(crate) mmap: i64,
+    /// Calls that change mappings, whatever their arguments.
+    pub(crate) mm: &'static [i64],
 }
+
+/// On every architecture.
+const MM: &[i64] = &[
+    libc::SYS_munmap,
+    libc::SYS_mprotect,
+    libc::SYS_pkey_mprotect,
+    libc::SYS_madvise,
+    libc::SYS_mremap,
+    libc::SYS_brk,
+    libc::SYS_shmdt,
+    libc::SYS_mlock,
+    libc::SYS_mlock2,
+    libc::SYS_mlockall,
+    libc::SYS_clone3,
+];
 
 /// A call that opens a path.
 #[derive(Clone, Copy)]
@@ -44,6 +61,7 @@ pub(crate) const ARCH: Arch = Arch {
     opens: &[OPENAT, Open { nr: libc::SYS_open, path: 0, flags: Flags::Arg(1) }, OPENAT2],
     ioctl: libc::SYS_ioctl,
     mmap: libc::SYS_mmap,
+    mm: MM,
 };
 
 /// arm64: `scripts/syscall.tbl`, which has no `open`.
@@ -53,4 +71,5 @@ pub(crate) const ARCH: Arch = Arch {
     opens: &[OPENAT, OPENAT2],
     ioctl: libc::SYS_ioctl,
     mmap: libc::SYS_mmap,
+    mm: MM,
 };
