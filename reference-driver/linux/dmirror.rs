@@ -6,7 +6,7 @@
 use super::attach::{Attached, Listener};
 use super::shim;
 use super::world::World;
-use crate::dmirror::{Dmirror, File};
+use crate::dmirror::{self, Dmirror, File};
 use core::ffi::{c_int, c_long, c_uint, c_ulong, c_void};
 use fencepost_uapi::Errno;
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
@@ -22,7 +22,7 @@ pub(super) struct Node {
 impl Node {
     /// Shows a device with so much device memory.
     pub(super) fn new(number: u8, vram_bytes: u64) -> Result<Self, Errno> {
-        let world = World::new(number, vram_bytes)?;
+        let world = World::new(number, dmirror::owner(number), vram_bytes)?;
         let device = Dmirror::new(world, vram_bytes)?;
         let attached = Attached::new(Listener::Dmirror(device)).map_err(|_| Errno::NOMEM)?;
         let mut raw = core::ptr::null_mut();

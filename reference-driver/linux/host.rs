@@ -15,6 +15,7 @@ mod workers;
 mod world;
 
 use crate::driver::{Config, Driver};
+use crate::svm;
 use attach::{Attached, Listener};
 use kernel::{faux, prelude::*, str::CString};
 use world::World;
@@ -69,7 +70,7 @@ struct Node {
 impl Node {
     /// All of a device but its nodes.
     fn new(number: u8, config: Config) -> Result<Self> {
-        let host = World::new(number, config.vram_bytes).map_err(errno)?;
+        let host = World::new(number, svm::OWNER, config.vram_bytes).map_err(errno)?;
         let driver = Driver::new(host, config).map_err(errno)?;
         let name = CString::try_from_fmt(fmt!("fencepost.{number}"))?;
         let parent = faux::Registration::new(&name, None)?;

@@ -2,7 +2,7 @@
 //! shim_devmem.c.
 //!
 //! Owns the handles that core keeps, each of which gives back what it holds when it is dropped, and
-//! the two calls from the kernel into the driver. An owner of core's that is not 0 is this device.
+//! the two calls from the kernel into the driver.
 #![expect(unsafe_code, reason = "calls the C side and is called by it")]
 
 use super::attach::Listener;
@@ -13,9 +13,6 @@ use crate::host::mirror::{Event, Invalidation, Mirror, Pfn, Source, Target, Vma,
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use fencepost_uapi::Errno;
-
-/// This device as the owner of pages, migrations and exclusive access.
-const OWN: u64 = 1;
 
 /// An address space: the `mm_struct`, held, not its users.
 pub(crate) struct Mm(NonNull<RawMm>);
@@ -102,29 +99,25 @@ impl Drop for Exclusive {
 /// A CPU fault, during the callback.
 pub(crate) struct CpuFault(NonNull<c_void>);
 
-/// The shim's way to say whose something is.
-const fn own(owner: u64) -> bool {
-    owner != 0
-}
-
 impl World {
     fn setup(&self, way: Way<'_, Self>, out: &mut *mut RawMigration) -> c_int {
         let world = self.raw();
         // SAFETY: the world is alive, the `mm_struct` held, the fault that of the callback we are in.
         unsafe {
             match way {
-                Way::ToDevice { mm, span, devices, .. } => {
+                Way::ToDevice { mm, span, owner, devices } => {
                     let device = if devices { shim::SELECT_DEVICE } else { 0 };
                     let select = shim::SELECT_SYSTEM | device;
-                    shim::fp_migrate_setup(world, mm.raw(), span.start, span.end, select, out)
+                    let (start, end) = (span.start, span.end);
+                    shim::fp_migrate_setup(world, mm.raw(), start, end, owner, select, out)
                 }
-                Way::ToSystem { mm, span, .. } => {
-                    let select = shim::SELECT_DEVICE;
-                    shim::fp_migrate_setup(world, mm.raw(), span.start, span.end, select, out)
+                Way::ToSystem { mm, span, owner } => {
+                    let (start, end, select) = (span.start, span.end, shim::SELECT_DEVICE);
+                    shim::fp_migrate_setup(world, mm.raw(), start, end, owner, select, out)
                 }
-                Way::CpuFault { fault, span, .. } => {
-                    let fault = fault.0.as_ptr();
-                    shim::fp_migrate_setup_fault(world, fault, span.start, span.end, out)
+                Way::CpuFault { fault, span, owner } => {
+                    let (fault, start, end) = (fault.0.as_ptr(), span.start, span.end);
+                    shim::fp_migrate_setup_fault(world, fault, start, end, owner, out)
                 }
                 Way::Evict { frame, count } => {
                     shim::fp_migrate_setup_frames(world, frame, count, out)
@@ -140,6 +133,10 @@ impl Mirror for World {
     type Migration = Migration;
     type Exclusive = Exclusive;
     type CpuFault = CpuFault;
+
+    fn device(&self) -> u8 {
+        self.number()
+    }
 
     fn mm_id(&self, mm: &Mm) -> u64 {
         mm.raw() as u64
@@ -190,7 +187,7 @@ impl Mirror for World {
         if (pages.len() as u64) < (span.end - span.start) / super::world::PAGE {
             return Err(Errno::INVAL);
         }
-        let want = shim::Want { flags: want.default_flags, mask: want.mask, own: own(want.owner) };
+        let want = shim::Want { flags: want.default_flags, mask: want.mask, owner: want.owner };
         // SAFETY: the world is alive, the `mm_struct` held, the notifier inserted; `pages` has a word
         // for each page, and is transparent over u64.
         check(unsafe {
@@ -241,9 +238,11 @@ impl Mirror for World {
         match found.kind {
             shim::SOURCE_EMPTY => Source::Empty,
             shim::SOURCE_SYSTEM => Source::System { order: found.order },
-            shim::SOURCE_DEVICE => {
-                Source::Device { device: self.number(), frame: found.frame, order: found.order }
-            }
+            shim::SOURCE_DEVICE => Source::Device {
+                device: found.device as u8,
+                frame: found.frame,
+                order: found.order,
+            },
             _ => Source::Stays,
         }
     }
@@ -304,8 +303,7 @@ impl Mirror for World {
         let (mut page, mut folio) = (0, core::ptr::null_mut());
         // SAFETY: the world is alive, the `mm_struct` held; both are written.
         check(unsafe {
-            let own = own(owner);
-            shim::fp_make_exclusive(self.raw(), mm.raw(), addr, own, &mut page, &mut folio)
+            shim::fp_make_exclusive(self.raw(), mm.raw(), addr, owner, &mut page, &mut folio)
         })?;
         let held = NonNull::new(folio).map(Exclusive).ok_or(Errno::BUSY)?;
         Ok((Pfn(page), held))
@@ -342,7 +340,7 @@ unsafe extern "C" fn fp_rust_invalidate(
     let invalidation = Invalidation {
         span: Span::new(raw.start, raw.end),
         event: event(raw.event),
-        owner: if raw.own { OWN } else { 0 },
+        owner: raw.owner,
         blockable: raw.blockable,
     };
     driver.invalidate(cookie, &invalidation, &mut || {

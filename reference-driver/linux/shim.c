@@ -63,7 +63,7 @@ struct fp_bo {
 
 /* ---- the world ------------------------------------------------------------------------------- */
 
-struct fp_world *fp_world_create(u64 vram_frames, u32 number)
+struct fp_world *fp_world_create(u64 vram_frames, u32 number, u64 owner)
 {
 	struct fp_world *w = kzalloc(sizeof(*w), GFP_KERNEL);
 
@@ -80,6 +80,7 @@ struct fp_world *fp_world_create(u64 vram_frames, u32 number)
 	}
 	w->nframes = vram_frames;
 	w->number = number;
+	w->owner = owner;
 	init_waitqueue_head(&w->wq);
 	xa_init_flags(&w->bos, XA_FLAGS_ACCOUNT);
 	xa_init_flags(&w->dma, XA_FLAGS_ACCOUNT);

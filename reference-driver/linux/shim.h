@@ -27,7 +27,7 @@ static inline void fp_planted(enum fp_place place) {}
 #endif
 
 /* a device's world: memory, frames, DMA addresses, waiters */
-struct fp_world *fp_world_create(u64 vram_frames, u32 number);
+struct fp_world *fp_world_create(u64 vram_frames, u32 number, u64 owner);
 void fp_world_destroy(struct fp_world *w);
 
 /* time, user memory; a task is named by the number of its address space */
@@ -46,7 +46,7 @@ void fp_dma_unmap(struct fp_world *w, u64 addr, u64 count);
 
 /*
  * Mirrored address spaces; only with CONFIG_HMM_MIRROR and CONFIG_DEVICE_PRIVATE. Spans are of whole
- * pages; `own` stands for this device as the owner of something, else it is nobody in particular.
+ * pages; owners are numbers of the driver's, 0: nobody in particular.
  */
 struct fp_migration;
 struct fp_notifier;
@@ -71,7 +71,7 @@ struct fp_vma {
 struct fp_want {
 	u64 flags;
 	u64 mask;
-	bool own;
+	u64 owner;
 };
 
 /* pages in the words of the host trait, beside HMM_PFN_VALID, _WRITE and _ERROR */
@@ -83,8 +83,8 @@ struct fp_want {
 struct fp_invalidation {
 	u64 start;
 	u64 end;
+	u64 owner;
 	u32 event;	/* enum mmu_notifier_event */
-	bool own;
 	bool blockable;
 	struct mmu_interval_notifier *mni;
 	unsigned long seq;
@@ -100,6 +100,7 @@ struct fp_source {
 	u32 kind;
 	u32 order;
 	u64 frame;
+	u32 device;
 };
 
 void fp_world_attach(struct fp_world *w, void *driver);
@@ -118,13 +119,13 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 		   u64 start, u64 end, const struct fp_want *want, u64 *pages);
 int fp_mirror_map(struct fp_world *w, u64 pfn, u32 order, bool write, u64 *addr);
 void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order);
-int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, bool own, u64 *page,
+int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner, u64 *page,
 		      struct folio **out);
 void fp_exclusive_end(struct folio *folio);
-int fp_migrate_setup(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u32 select,
-		     struct fp_migration **out);
+int fp_migrate_setup(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 owner,
+		     u32 select, struct fp_migration **out);
 int fp_migrate_setup_fault(struct fp_world *w, struct vm_fault *vmf, u64 start, u64 end,
-			   struct fp_migration **out);
+			   u64 owner, struct fp_migration **out);
 int fp_migrate_setup_frames(struct fp_world *w, u64 frame, u64 count, struct fp_migration **out);
 void fp_migrate_span(struct fp_migration *m, u64 *start, u64 *count);
 void fp_migrate_source(struct fp_migration *m, u64 i, struct fp_source *out);

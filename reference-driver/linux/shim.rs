@@ -43,7 +43,7 @@ pub(super) struct FoundVma {
 pub(super) struct Want {
     pub(super) flags: u64,
     pub(super) mask: u64,
-    pub(super) own: bool,
+    pub(super) owner: u64,
 }
 
 /// `struct fp_invalidation`.
@@ -51,8 +51,8 @@ pub(super) struct Want {
 pub(super) struct RawInvalidation {
     pub(super) start: u64,
     pub(super) end: u64,
+    pub(super) owner: u64,
     pub(super) event: u32,
-    pub(super) own: bool,
     pub(super) blockable: bool,
     mni: *mut c_void,
     seq: usize,
@@ -72,6 +72,7 @@ pub(super) struct FoundSource {
     pub(super) kind: u32,
     pub(super) order: u32,
     pub(super) frame: u64,
+    pub(super) device: u32,
 }
 
 /// `struct fp_va`.
@@ -89,7 +90,7 @@ pub(super) struct ShownVa {
 pub(super) type Ready = unsafe extern "C" fn(*mut c_void) -> bool;
 
 unsafe extern "C" {
-    pub(super) fn fp_world_create(vram_frames: u64, number: u32) -> *mut RawWorld;
+    pub(super) fn fp_world_create(vram_frames: u64, number: u32, owner: u64) -> *mut RawWorld;
     pub(super) fn fp_world_destroy(w: *mut RawWorld);
 
     pub(super) safe fn fp_now_ns() -> u64;
@@ -205,7 +206,7 @@ unsafe extern "C" {
         w: *mut RawWorld,
         mm: *mut RawMm,
         addr: u64,
-        own: bool,
+        owner: u64,
         page: *mut u64,
         out: *mut *mut c_void,
     ) -> c_int;
@@ -216,6 +217,7 @@ unsafe extern "C" {
         mm: *mut RawMm,
         start: u64,
         end: u64,
+        owner: u64,
         select: u32,
         out: *mut *mut RawMigration,
     ) -> c_int;
@@ -224,6 +226,7 @@ unsafe extern "C" {
         vmf: *mut c_void,
         start: u64,
         end: u64,
+        owner: u64,
         out: *mut *mut RawMigration,
     ) -> c_int;
     pub(super) fn fp_migrate_setup_frames(

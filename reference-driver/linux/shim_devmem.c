@@ -29,11 +29,7 @@ struct fp_devmem {
 	struct work_struct idle;
 };
 
-/* Who moves and owns: this device, or nobody in particular. */
-void *fp_owner(struct fp_world *w, bool own)
-{
-	return own ? w : NULL;
-}
+static const struct dev_pagemap_ops fp_devmem_ops;
 
 static struct fp_devmem *fp_devmem_of(struct page *page)
 {
@@ -50,13 +46,16 @@ static struct page *fp_frame_page(struct fp_devmem *d, u64 frame)
 	return pfn_to_page(PHYS_PFN(d->pagemap.range.start) + frame);
 }
 
-/* The frame that a page is, if it is one of this world's. */
-bool fp_devmem_frame(struct fp_world *w, struct page *page, u64 *frame)
+/* Which frame a page is, and whose; NULL: no page of this driver's. */
+struct fp_world *fp_devmem_frame(struct page *page, u64 *frame)
 {
-	if (!w->devmem || page_pgmap(page) != &w->devmem->pagemap)
-		return false;
-	*frame = fp_frame_of(w->devmem, page);
-	return true;
+	struct fp_devmem *d;
+
+	if (page_pgmap(page)->ops != &fp_devmem_ops)
+		return NULL;
+	d = fp_devmem_of(page);
+	*frame = fp_frame_of(d, page);
+	return d->world;
 }
 
 /* ---- frames ---------------------------------------------------------------------------------- */
@@ -226,8 +225,8 @@ static void fp_migration_free(struct fp_migration *m)
 }
 
 /* Pages [start, end) of one mapping. */
-int fp_migrate_setup(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u32 select,
-		     struct fp_migration **out)
+int fp_migrate_setup(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 owner,
+		     u32 select, struct fp_migration **out)
 {
 	struct fp_migration *m = fp_migration_alloc(w, start, (end - start) >> PAGE_SHIFT);
 	int ret = -EFAULT;
@@ -241,7 +240,7 @@ int fp_migrate_setup(struct fp_world *w, struct mm_struct *mm, u64 start, u64 en
 	m->args.vma = vma_lookup(mm, start);
 	m->args.start = start;
 	m->args.end = end;
-	m->args.pgmap_owner = w;
+	m->args.pgmap_owner = (void *)(unsigned long)owner;
 	m->args.flags = MIGRATE_VMA_SELECT_COMPOUND |
 			(select & FP_SELECT_SYSTEM ? MIGRATE_VMA_SELECT_SYSTEM : 0) |
 			(select & FP_SELECT_DEVICE ? MIGRATE_VMA_SELECT_DEVICE_PRIVATE : 0);
@@ -257,7 +256,7 @@ free:
 
 /* Pages [start, end), clipped to the mapping of a CPU fault, which holds its locks. */
 int fp_migrate_setup_fault(struct fp_world *w, struct vm_fault *vmf, u64 start, u64 end,
-			   struct fp_migration **out)
+			   u64 owner, struct fp_migration **out)
 {
 	struct vm_area_struct *vma = vmf->vma;
 	struct fp_migration *m;
@@ -271,7 +270,7 @@ int fp_migrate_setup_fault(struct fp_world *w, struct vm_fault *vmf, u64 start, 
 	m->args.vma = vma;
 	m->args.start = start;
 	m->args.end = end;
-	m->args.pgmap_owner = w;
+	m->args.pgmap_owner = (void *)(unsigned long)owner;
 	m->args.flags = MIGRATE_VMA_SELECT_COMPOUND | MIGRATE_VMA_SELECT_DEVICE_PRIVATE;
 	m->args.fault_page = vmf->page;
 	ret = migrate_vma_setup(&m->args);
@@ -330,6 +329,7 @@ void fp_migrate_source(struct fp_migration *m, u64 i, struct fp_source *out)
 {
 	u64 head = fp_unit_head(m, i), src = m->args.src[head];
 	struct page *page = migrate_pfn_to_page(src);
+	struct fp_world *home;
 
 	*out = (struct fp_source){ .kind = FP_SOURCE_STAYS };
 	if (!(src & MIGRATE_PFN_MIGRATE))
@@ -343,9 +343,9 @@ void fp_migrate_source(struct fp_migration *m, u64 i, struct fp_source *out)
 	page += i - head;
 	out->kind = FP_SOURCE_SYSTEM;
 	if (is_device_private_page(page)) {
-		out->kind = FP_SOURCE_DEVICE;
-		if (WARN_ON_ONCE(!fp_devmem_frame(m->world, page, &out->frame)))
-			out->kind = FP_SOURCE_STAYS;
+		home = fp_devmem_frame(page, &out->frame);
+		out->kind = home ? FP_SOURCE_DEVICE : FP_SOURCE_STAYS;
+		out->device = home ? home->number : 0;
 	}
 }
 
@@ -619,7 +619,7 @@ int fp_devmem_create(struct fp_world *w)
 	d->pagemap.range.end = d->region->start + size - 1;
 	d->pagemap.nr_range = 1;
 	d->pagemap.ops = &fp_devmem_ops;
-	d->pagemap.owner = w;
+	d->pagemap.owner = (void *)(unsigned long)w->owner;
 	mapped = memremap_pages(&d->pagemap, numa_node_id());
 	if (IS_ERR(mapped))
 		goto fail;

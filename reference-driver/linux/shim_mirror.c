@@ -81,7 +81,7 @@ static bool fp_notifier_invalidate(struct mmu_interval_notifier *mni,
 		.start = max(range->start, mni->interval_tree.start),
 		.end = min(range->end - 1, mni->interval_tree.last) + 1,
 		.event = range->event,
-		.own = range->owner == fp_owner(n->world, true),
+		.owner = (unsigned long)range->owner,
 		.blockable = mmu_notifier_range_blockable(range),
 		.mni = mni,
 		.seq = seq,
@@ -215,6 +215,7 @@ void *fp_mirrored_page(struct fp_world *w, u64 addr)
 static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
 {
 	u64 flags = hmm & (HMM_PFN_VALID | HMM_PFN_WRITE | HMM_PFN_ERROR);
+	struct fp_world *home;
 	struct page *page;
 	u64 number;
 
@@ -225,9 +226,10 @@ static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
 	page = hmm_pfn_to_page(hmm);
 	number = page_to_pfn(page);
 	if (is_device_private_page(page)) {
-		if (WARN_ON_ONCE(!fp_devmem_frame(w, page, &number)))
+		home = fp_devmem_frame(page, &number);
+		if (WARN_ON_ONCE(!home))
 			return -EFAULT;
-		flags |= FP_PFN_DEVICE | (u64)w->number << FP_PFN_DEVICE_SHIFT;
+		flags |= FP_PFN_DEVICE | (u64)home->number << FP_PFN_DEVICE_SHIFT;
 	} else {
 		if (is_zero_pfn(number))
 			flags |= FP_PFN_ZERO;
@@ -254,7 +256,7 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 		.hmm_pfns = (unsigned long *)pages,
 		.default_flags = want->flags & asked,
 		.pfn_flags_mask = want->mask & asked,
-		.dev_private_owner = fp_owner(w, want->own),
+		.dev_private_owner = (void *)(unsigned long)want->owner,
 	};
 	int ret;
 
@@ -316,7 +318,7 @@ void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order)
 /* ---- exclusive access ------------------------------------------------------------------------ */
 
 /* The folio is locked and held until fp_exclusive_end(). */
-int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, bool own, u64 *page,
+int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner, u64 *page,
 		      struct folio **out)
 {
 	struct page *exclusive;
@@ -326,7 +328,7 @@ int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, bool o
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 	mmap_read_lock(mm);
-	exclusive = make_device_exclusive(mm, addr, fp_owner(w, own), &folio);
+	exclusive = make_device_exclusive(mm, addr, (void *)(unsigned long)owner, &folio);
 	mmap_read_unlock(mm);
 	mmput_async(mm);
 	if (IS_ERR(exclusive))

@@ -32,6 +32,7 @@ struct fp_world {
 	struct workqueue_struct *reclaim;	/* frees objects after a grace period */
 	/* of mirrored address spaces */
 	u8 number;		/* of the device */
+	u64 owner;		/* of its memory; devices of one owner know each other's */
 	void *driver;		/* whom fp_rust_invalidate() and fp_rust_cpu_fault() are told */
 	atomic_t notifiers;
 	struct xarray mirrored;	/* page frame number / FP_MAPS -> struct fp_maps */
@@ -45,8 +46,7 @@ void *fp_mirrored_page(struct fp_world *w, u64 addr);
 int fp_devmem_create(struct fp_world *w);
 void fp_devmem_destroy(struct fp_world *w);
 void fp_devmem_idle(struct fp_world *w);
-void *fp_owner(struct fp_world *w, bool own);
-bool fp_devmem_frame(struct fp_world *w, struct page *page, u64 *frame);
+struct fp_world *fp_devmem_frame(struct page *page, u64 *frame);
 #else
 static inline void fp_mirror_init(struct fp_world *w) {}
 static inline void fp_mirror_fini(struct fp_world *w) {}

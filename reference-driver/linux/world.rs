@@ -52,13 +52,13 @@ impl Drop for Access {
 }
 
 impl World {
-    /// The world of a device with so much device memory.
+    /// The world of a device with so much device memory, which is the owner's.
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub(super) fn new(number: u8, vram_bytes: u64) -> Result<Self, Errno> {
+    pub(super) fn new(number: u8, owner: u64, vram_bytes: u64) -> Result<Self, Errno> {
         // SAFETY: no requirements.
-        let raw = unsafe { shim::fp_world_create(vram_bytes / PAGE, number.into()) };
+        let raw = unsafe { shim::fp_world_create(vram_bytes / PAGE, number.into(), owner) };
         Ok(World { raw: NonNull::new(raw).ok_or(Errno::NOMEM)?, number })
     }
 

@@ -7,7 +7,7 @@
 use fencepost_uapi::Errno;
 
 use super::frames::LARGE;
-use super::{batches, Dmirror, File, Mirrored, OWNER};
+use super::{batches, Dmirror, File, Mirrored};
 use crate::gpuva::Span;
 use crate::host::mirror::{Pfn, Source, Target, Way};
 use crate::host::Host;
@@ -51,7 +51,7 @@ impl<H: Host> Dmirror<H> {
     }
 
     fn part_to_device(&self, file: &File<H>, span: Span) -> Result<(), Errno> {
-        let way = Way::ToDevice { mm: &file.mm, span, owner: OWNER, devices: false };
+        let way = Way::ToDevice { mm: &file.mm, span, owner: self.owner(), devices: false };
         let mut migration = self.host.migrate_setup(way)?;
         let count = (span.len() / SIZE_4K) as usize;
         let mut index = 0;
@@ -145,7 +145,7 @@ impl<H: Host> Dmirror<H> {
     pub(super) fn migrate_to_system(&self, file: &File<H>, span: Span) -> Result<u64, Errno> {
         let mut moved = 0;
         self.each_part(file, span, |part| {
-            let way = Way::ToSystem { mm: &file.mm, span: part, owner: OWNER };
+            let way = Way::ToSystem { mm: &file.mm, span: part, owner: self.owner() };
             match self.to_system(way, Some(&file.mirrored)) {
                 Ok(more) => moved += more,
                 Err(Errno::AGAIN) => return Err(Errno::NOMEM),
@@ -215,12 +215,13 @@ impl<H: Host> Dmirror<H> {
     /// # Errors
     /// Those of the move; after an allocation that was to fail the access is tried again.
     pub fn cpu_fault(&self, fault: &mut H::CpuFault, addr: u64, frame: u64) -> Result<(), Errno> {
-        let owner = self.frames.lock().owner(frame);
-        let large = owner.is_some_and(|(_, large)| large);
+        let given = self.frames.lock().owner(frame);
+        let large = given.is_some_and(|(_, large)| large);
         let size = if large { SIZE_2M } else { SIZE_4K };
         let start = addr / size * size;
-        let mirrored = owner.and_then(|(slot, _)| self.file(slot.into()));
-        let way = Way::CpuFault { fault, span: Span::new(start, start + size), owner: OWNER };
+        let mirrored = given.and_then(|(slot, _)| self.file(slot.into()));
+        let way =
+            Way::CpuFault { fault, span: Span::new(start, start + size), owner: self.owner() };
         match self.to_system(way, mirrored.as_deref()) {
             Ok(_) | Err(Errno::AGAIN) => Ok(()),
             Err(errno) => Err(errno),

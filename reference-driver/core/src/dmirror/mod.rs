@@ -31,8 +31,12 @@ const BATCH: u64 = 512;
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// Most pages of one call.
 const MAX_PAGES: u64 = 1 << 18;
-/// This device as owner.
-const OWNER: u64 = 1;
+/// A device as the owner of its memory, which it shares with no other.
+#[must_use]
+pub const fn owner(device: u8) -> u64 {
+    0x646d_0000 + device as u64
+}
+
 /// Bit of [`record::Command::Flags`]: the next allocation fails.
 const FAIL_ALLOC: u64 = 1;
 
@@ -83,6 +87,10 @@ impl<H: Host> Dmirror<H> {
     #[must_use]
     pub fn host(&self) -> &H {
         &self.host
+    }
+
+    fn owner(&self) -> u64 {
+        owner(self.host.device())
     }
 
     /// `open(2)`: mirrors the caller's address space.
@@ -268,7 +276,7 @@ impl<H: Host> Dmirror<H> {
         pages: &mut [Pfn],
         found: impl FnOnce(&[Pfn], MutexGuard<'_, Table>) -> Result<(), Errno>,
     ) -> Result<(), Errno> {
-        let want = Want { default_flags: flags, mask: 0, owner: OWNER };
+        let want = Want { default_flags: flags, mask: 0, owner: self.owner() };
         let host = &self.host;
         let until = host.now_ns() + PATIENCE_NS;
         loop {

@@ -5,12 +5,13 @@
 //! line, the kernel's log to the first. Nothing here returns to a caller: a guest ends by power-off.
 
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
+use fencepost_fixtures::sys::swap::swap_on;
 use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
@@ -104,6 +105,7 @@ fn doing<E: Into<io::Error>>(what: String) -> impl FnOnce(E) -> io::Error {
 
 fn serve() -> io::Result<ExitStatus> {
     mounts()?;
+    swap().map_err(doing("cannot swap to zram".to_owned()))?;
     fs::write(Path::new(RESULTS).join(READY), fs::read_to_string("/proc/uptime")?)?;
     let plan: Plan = serde_json::from_str(&fs::read_to_string(Path::new("/").join(PLAN))?)?;
     for module in &plan.modules {
@@ -140,6 +142,38 @@ fn mounts() -> io::Result<()> {
     }
     mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     Ok(())
+}
+
+/// Bytes of a page, and of a header of swap.
+const PAGE: u64 = 4096;
+
+/// Makes compressed memory the swap device of the guest, where the kernel has it.
+fn swap() -> io::Result<()> {
+    let size = Path::new("/sys/block/zram0/disksize");
+    if !size.exists() {
+        return Ok(());
+    }
+    let memory = fs::read_to_string("/proc/meminfo")?;
+    let kib =
+        memory.lines().find_map(|line| line.strip_prefix("MemTotal:")?.split(' ').rev().nth(1));
+    let kib: u64 = kib.and_then(|kib| kib.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+    let pages = kib * 1024 / 2 / PAGE;
+    fs::write(size, (pages * PAGE).to_string())?;
+    let device = Path::new("/dev/zram0");
+    OpenOptions::new().write(true).open(device)?.write_all(&swap_header(pages))?;
+    Ok(swap_on(device)?)
+}
+
+/// `union swap_header`: version and last page in the middle, magic at the end.
+fn swap_header(pages: u64) -> Vec<u8> {
+    let mut header = vec![0; PAGE as usize];
+    let last = u32::try_from(pages - 1).unwrap_or(u32::MAX);
+    header[1024..1028].copy_from_slice(&1_u32.to_ne_bytes());
+    header[1028..1032].copy_from_slice(&last.to_ne_bytes());
+    let magic = b"SWAPSPACE2";
+    let end = header.len();
+    header[end - magic.len()..].copy_from_slice(magic);
+    header
 }
 
 fn load(module: &Module) -> io::Result<()> {
