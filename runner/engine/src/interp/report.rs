@@ -151,10 +151,12 @@ pub(super) fn translation(to: Translation, addr: u64, name: &dyn Fn(usize) -> St
     let access = |readonly| if readonly { ", read-only" } else { "" };
     match to {
         Translation::None => "nothing is mapped there".to_owned(),
+        Translation::Shut => "memory that may not be accessed".to_owned(),
+        Translation::Mirror(_) => "the CPU's memory".to_owned(),
         Translation::Zero { readonly } => {
             format!("NULL or sparse is mapped there{}", access(readonly))
         }
-        Translation::Object { object, shift, readonly } => format!(
+        Translation::Object { object, shift, readonly, .. } => format!(
             "{} is mapped there from byte {:#x}{}",
             name(object),
             addr.wrapping_add(shift),

@@ -7,6 +7,7 @@
 use super::atomics::{Reach, Rmw};
 use super::clock::{Clock, Clocks, Event, Segment};
 use super::memory::{Grain, Memory, Mismatch, Origin, What, Write};
+use super::mm::Mm;
 use super::program::{Access, Kind, ResultIndex, Stored, Use};
 use super::space::{Placed, Space, Translation};
 use super::value::{Object, Source};
@@ -91,6 +92,35 @@ pub(super) struct World<'a> {
     pub(super) horizon: &'a Clock,
     pub(super) memory: &'a mut Memory,
     pub(super) space: &'a Space,
+    pub(super) mms: &'a [Mm],
+}
+
+impl World<'_> {
+    /// Where accesses to a range at an event may go, piece by piece, through mirrors too.
+    pub(super) fn translate(&self, range: (u64, u64), at: Event) -> Vec<(u64, u64, Vec<Placed>)> {
+        let pieces = self.space.translate(self.clocks, range, at);
+        let mirror = |placed: &[Placed]| {
+            placed.iter().find_map(|placed| match placed.to {
+                Translation::Mirror(mm) => Some(mm),
+                _ => None,
+            })
+        };
+        if pieces.iter().all(|(.., placed)| mirror(placed).is_none()) {
+            return pieces;
+        }
+        let mut out = Vec::new();
+        for (a, b, placed) in pieces {
+            let Some(mm) = mirror(&placed) else {
+                out.push((a, b, placed));
+                continue;
+            };
+            for (c, d, seen) in self.mms[mm].translate(self.clocks, (a, b), at) {
+                let others = placed.iter().filter(|p| !matches!(p.to, Translation::Mirror(_)));
+                out.push((c, d, others.copied().chain(seen).collect()));
+            }
+        }
+        out
+    }
 }
 
 impl Job {
@@ -170,15 +200,17 @@ impl Job {
                 return (Fate::Faults, Some((addr, usage, Translation::None)));
             }
             for (start, _, placed) in
-                world.space.translate(world.clocks, span(addr, len), access.at)
+                world.translate(span(addr, len), access.at)
             {
-                let bad = placed.iter().filter(|p| refuses(p.to, usage).is_some()).count();
+                let must = |p: &&Placed| refusal(p.to, usage) == Refusal::Certain;
+                let may = |p: &Placed| refusal(p.to, usage) != Refusal::No;
+                let bad = placed.iter().filter(must).count();
                 // Of a batch only the first word is fetched for certain: it may end early.
                 let needed = usage != Use::Fetch || start == addr;
                 if bad == placed.len() && needed {
                     return (Fate::Faults, Some((start, usage, placed[0].to)));
                 }
-                if bad > 0 {
+                if placed.iter().any(may) {
                     fate = Fate::Open;
                 }
             }
@@ -201,10 +233,10 @@ impl Job {
                         || !world.space.contains(addr, len)
                         || !addr.is_multiple_of(align);
                     let at = span(fault.addr, 1);
-                    let reasons = world.space.translate(world.clocks, at, access.at);
+                    let reasons = world.translate(at, access.at);
                     let mapped = reasons.iter().flat_map(|(.., placed)| placed);
                     (outside && fault.kind == FaultKind::Address)
-                        || mapped.into_iter().any(|p| refuses(p.to, usage) == Some(fault.kind))
+                        || mapped.into_iter().any(|p| refuses_with(p.to, usage, fault.kind))
                 }
             })
         })
@@ -254,7 +286,7 @@ impl Job {
                 self.record(world, access, (addr, width.bytes()), certain, release, &what);
             }
             Kind::Copy { src, dst, bytes } => {
-                for (a, b, sources) in world.space.translate(world.clocks, span(src, bytes), at) {
+                for (a, b, sources) in world.translate(span(src, bytes), at) {
                     let target = a.wrapping_sub(src).wrapping_add(dst);
                     self.copy(world, access, (a, target, b - a), &sources, certain);
                 }
@@ -273,7 +305,7 @@ impl Job {
         release: bool,
         what: &dyn Fn(u64) -> What,
     ) {
-        for (a, b, placed) in world.space.translate(world.clocks, span(addr, len), access.at) {
+        for (a, b, placed) in world.translate(span(addr, len), access.at) {
             let possible = self.possible(&placed, Use::Write);
             for to in &possible {
                 let Translation::Object { object, shift, .. } = *to else { continue };
@@ -300,8 +332,9 @@ impl Job {
         let finished = self.known_end == Some(End::Finished);
         let mut targets: Vec<Translation> = Vec::new();
         for p in placed {
-            let dropped = finished && refuses(p.to, usage).is_some();
-            let target = if refuses(p.to, usage).is_some() { Translation::None } else { p.to };
+            let refused = refusal(p.to, usage) == Refusal::Certain;
+            let dropped = finished && refused;
+            let target = if refused { Translation::None } else { p.to };
             if !dropped && !targets.contains(&target) {
                 targets.push(target);
             }
@@ -319,7 +352,7 @@ impl Job {
         certain: bool,
     ) {
         let sources = self.possible(sources, Use::Read);
-        for (a, b, targets) in world.space.translate(world.clocks, span(to, len), access.at) {
+        for (a, b, targets) in world.translate(span(to, len), access.at) {
             let targets = self.possible(&targets, Use::Write);
             for target in &targets {
                 let Translation::Object { object, shift, .. } = *target else { continue };
@@ -337,7 +370,7 @@ impl Job {
                         }
                     }
                     Translation::Zero { .. } => Source::repeat(0, 8, 0),
-                    Translation::None => Source::Unknown,
+                    _ => Source::Unknown,
                 };
                 let mut contents: Vec<Source> = sources.iter().map(content).collect();
                 let source = match contents.len() {
@@ -371,7 +404,7 @@ impl Job {
         for access in &self.accesses {
             let Kind::Wait { addr, width, value, mask, compare } = &access.kind else { continue };
             let range = span(*addr, width.bytes());
-            let pieces = world.space.translate(world.clocks, range, access.at);
+            let pieces = world.translate(range, access.at);
             let [(.., placed)] = &pieces[..] else { continue };
             let [Placed { to: Translation::Object { object, shift, .. }, .. }] = placed[..] else {
                 continue;
@@ -437,7 +470,7 @@ impl Job {
                 let access = self.accesses.iter().find(uses);
                 let mapped = access.and_then(|access| {
                     let at = span(fault.addr, 1);
-                    let pieces = world.space.translate(world.clocks, at, access.at);
+                    let pieces = world.translate(at, access.at);
                     pieces.first().map(|(.., placed)| placed[placed.len() - 1].to)
                 });
                 let origin = access.map(|access| access.origin);
@@ -457,7 +490,7 @@ impl Job {
         let bytes = &seen.to_le_bytes()[..width.bytes() as usize];
         let mut first = None;
         let range = span(addr, width.bytes());
-        for (.., placed) in world.space.translate(world.clocks, range, access.at) {
+        for (.., placed) in world.translate(range, access.at) {
             for to in self.possible(&placed, Use::Read) {
                 let found = match to {
                     Translation::Object { object, shift, .. } => {
@@ -469,7 +502,7 @@ impl Job {
                             .map_err(Some)
                     }
                     Translation::Zero { .. } if width.mask(seen) == 0 => Ok(()),
-                    Translation::Zero { .. } | Translation::None => Err(None),
+                    _ => Err(None),
                 };
                 match found {
                     Ok(()) => return None,
@@ -487,12 +520,44 @@ fn span(addr: u64, len: u64) -> (u64, u64) {
     (addr, addr.saturating_add(len))
 }
 
-/// Why a translation refuses a use, if it does.
-fn refuses(to: Translation, usage: Use) -> Option<FaultKind> {
+/// Whether a translation refuses a use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It does not.
+    No,
+    /// It may: the driver chooses.
+    Open,
+    /// It does.
+    Certain,
+}
+
+fn refusal(to: Translation, usage: Use) -> Refusal {
+    let writes = matches!(usage, Use::Write | Use::Atomic);
     match to {
-        Translation::None => Some(FaultKind::NotPresent),
-        Translation::Object { readonly, .. } | Translation::Zero { readonly } => {
-            (readonly && matches!(usage, Use::Write | Use::Atomic)).then_some(FaultKind::Permission)
+        Translation::None | Translation::Shut | Translation::Mirror(_) => Refusal::Certain,
+        Translation::Object { readonly, .. } | Translation::Zero { readonly }
+            if readonly && writes =>
+        {
+            Refusal::Certain
+        }
+        Translation::Object { atomics: false, .. } if usage == Use::Atomic => Refusal::Open,
+        Translation::Object { .. } | Translation::Zero { .. } => Refusal::No,
+    }
+}
+
+/// Whether a translation may refuse a use by a fault of this kind.
+fn refuses_with(to: Translation, usage: Use, kind: FaultKind) -> bool {
+    if refusal(to, usage) == Refusal::No {
+        return false;
+    }
+    match to {
+        Translation::None | Translation::Mirror(_) => kind == FaultKind::NotPresent,
+        Translation::Object { readonly: true, .. } | Translation::Zero { .. } => {
+            kind == FaultKind::Permission
+        }
+        // How a driver calls this is its own affair.
+        Translation::Shut | Translation::Object { .. } => {
+            matches!(kind, FaultKind::NotPresent | FaultKind::Permission)
         }
     }
 }

@@ -35,6 +35,7 @@ pub mod fences;
 mod history;
 pub mod jobs;
 pub mod memory;
+pub mod mm;
 #[cfg(test)]
 mod memory_tests;
 mod model;
@@ -49,8 +50,10 @@ pub mod value;
 
 pub use jobs::{End, Wrong};
 pub use memory::{Grain, Mismatch, Origin};
+pub use mm::{Access, AtFork, MmCall, MmId, MmOp, Nature};
 pub use model::{
-    Batch, BindAnswer, BindId, BindRequest, JobId, Model, Point, SpaceId, SubmitRequest, SyncId,
+    Batch, BindAnswer, BindId, BindRequest, CpuWrite, Denied, Discard, JobId, Model, Point,
+    SpaceId, SubmitRequest, SyncId,
 };
 pub use space::{Op, Target};
 pub use value::{Object, Source};

@@ -2,6 +2,8 @@
 //! actors do it. Owns timelines, lanes of queues, fences and pending work; memory and addresses are
 //! in their modules.
 //!
+//! What the CPU does to its own addresses is in [`cpu`].
+//!
 //! Calls to the device come in pairs: `*_begin` before it is made, `*_end` with its answer.
 
 use super::atomics::{Reach, Rmw, Values};
@@ -9,12 +11,17 @@ use super::clock::{Clock, Clocks, Event, Segment, Timeline};
 use super::fences::{Attaching, Fence, Moment, Syncobj};
 use super::jobs::{End, Job, World, Wrong};
 use super::memory::{Grain, Memory, Mismatch, Origin, What, Write};
+use super::mm::{Mm, Nature, Stays};
 use super::program;
 use super::space::{Call, Op, Plan, Space};
 use super::value::{Object, Source};
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::device::{AtomicOp, Program, Width};
 use std::collections::BTreeMap;
+
+mod cpu;
+
+pub use cpu::{CpuWrite, Denied, Discard};
 
 /// A VM.
 pub type SpaceId = usize;
@@ -145,6 +152,9 @@ pub struct Model {
     clocks: Clocks,
     memory: Memory,
     spaces: Vec<Space>,
+    mms: Vec<Mm>,
+    natures: BTreeMap<Object, Nature>,
+    stays: Stays,
     syncobjs: Vec<Syncobj>,
     lanes: BTreeMap<u32, Lanes>,
     actors: Vec<Timeline>,
@@ -506,11 +516,16 @@ impl Model {
     /// Jobs in flight may see the new translations: their accesses are looked at again.
     fn meet_pending(&mut self, space: SpaceId, plan: &Plan, events: &[Event], end: Event) {
         let first = events.first().copied().unwrap_or(end);
+        self.meet_jobs(&|of| of == space, &plan.touched, first);
+    }
+
+    /// As that, for jobs of several VMs.
+    fn meet_jobs(&mut self, spaces: &dyn Fn(SpaceId) -> bool, touched: &[(u64, u64)], at: Event) {
         let met: Vec<JobId> = self
             .jobs
             .iter()
-            .filter(|(_, job)| job.space == space)
-            .filter(|(_, job)| job.may_meet(&self.clocks, &plan.touched, first))
+            .filter(|(_, job)| spaces(job.space))
+            .filter(|(_, job)| job.may_meet(&self.clocks, touched, at))
             .map(|(id, _)| *id)
             .collect();
         met.into_iter().for_each(|id| self.apply(id));
@@ -635,6 +650,7 @@ impl Model {
         self.jobs.insert(id, Job::new(request.space, accesses, start, end));
         self.refresh();
         self.apply(id);
+        self.may_move_by(id);
         id
     }
 
@@ -660,6 +676,7 @@ impl Model {
             horizon: &self.horizon,
             memory: &mut self.memory,
             space: &self.spaces[job.space],
+            mms: &self.mms,
         });
         self.jobs.insert(id, job);
     }
@@ -674,6 +691,7 @@ impl Model {
                 horizon: &self.horizon,
                 memory: &mut self.memory,
                 space: &self.spaces[job.space],
+            mms: &self.mms,
             };
             learnt.extend(job.semaphores(&world));
         }
@@ -704,6 +722,7 @@ impl Model {
                 horizon: &self.horizon,
                 memory: &mut self.memory,
                 space: &self.spaces[job.space],
+            mms: &self.mms,
             },
             end,
             results,

@@ -11,6 +11,7 @@
 
 use super::clock::{Clock, Clocks, Event};
 use super::history::{Dated, prune, visible};
+use super::mm::MmId;
 use super::ranges::RangeMap;
 use super::value::Object;
 use fencepost_fixtures::Errno;
@@ -25,6 +26,8 @@ pub enum Target {
     Null,
     /// Nothing in particular: a sparse region.
     Sparse,
+    /// A process's own addresses.
+    Mirror(MmId),
 }
 
 /// An operation of a bind call.
@@ -83,6 +86,8 @@ pub struct Mapped {
     pub kind: u32,
     /// Preferred region.
     pub preferred: Option<Region>,
+    /// The address space that it mirrors.
+    pub mirror: Option<MmId>,
 }
 
 /// Where an access goes.
@@ -98,12 +103,18 @@ pub enum Translation {
         shift: u64,
         /// Writes fault.
         readonly: bool,
+        /// Atomics of the GPU are done in any case; else they may be refused.
+        atomics: bool,
     },
     /// Reads give 0, writes are dropped, or fault if read-only.
     Zero {
         /// Writes fault.
         readonly: bool,
     },
+    /// To memory that may not be accessed: it faults.
+    Shut,
+    /// To what a process has at the same address; never where an access ends up.
+    Mirror(MmId),
 }
 
 /// A translation put in place.
@@ -341,6 +352,12 @@ impl Space {
         self.layout.within(start, end)
     }
 
+    /// Whether a part of it mirrors this address space, or may.
+    pub(super) fn mirrors(&self, mm: MmId) -> bool {
+        let is_it = |placed: &Placed| placed.to == Translation::Mirror(mm);
+        self.translations.iter().any(|(.., history)| history.iter().any(is_it))
+    }
+
     /// Sparse regions.
     pub fn sparse_regions(&self) -> impl Iterator<Item = (u64, u64)> {
         self.sparse.iter().map(|(start, end, ())| (start, end))
@@ -411,11 +428,14 @@ impl Trial<'_> {
                 self.map_sparse(index, addr, addr + range, plan)
             }
             Op::Map { addr, range, target, readonly, kind } => {
-                let object = match target {
-                    Target::Object(object, offset) => Some((object, offset.wrapping_sub(addr))),
-                    _ => None,
+                let (object, mirror) = match target {
+                    Target::Object(object, offset) => {
+                        (Some((object, offset.wrapping_sub(addr))), None)
+                    }
+                    Target::Mirror(mm) => (None, Some(mm)),
+                    _ => (None, None),
                 };
-                let mapped = Mapped { object, readonly, kind, preferred: None };
+                let mapped = Mapped { object, readonly, kind, preferred: None, mirror };
                 self.map(index, (addr, addr + range), mapped, plan)
             }
             Op::Unmap { addr, range, sparse: true } => {
@@ -434,7 +454,7 @@ impl Trial<'_> {
             Op::Prefetch { .. } => Ok(()),
             Op::Madvise { addr, range, region } => {
                 for (start, end, mapped) in self.mapped(addr, addr + range) {
-                    if mapped.object.is_none() {
+                    if mapped.object.is_none() && mapped.mirror.is_none() {
                         let advised = Mapped { preferred: region, ..mapped };
                         self.changes.insert(start, end, Some(advised));
                     }
@@ -459,11 +479,13 @@ impl Trial<'_> {
             return Err(Errno::EINVAL);
         }
         self.changes.insert(start, end, Some(mapped));
-        let to = match mapped.object {
-            Some((object, shift)) => {
-                Translation::Object { object, shift, readonly: mapped.readonly }
+        let readonly = mapped.readonly;
+        let to = match (mapped.object, mapped.mirror) {
+            (Some((object, shift)), _) => {
+                Translation::Object { object, shift, readonly, atomics: true }
             }
-            None => Translation::Zero { readonly: mapped.readonly },
+            (None, Some(mm)) => Translation::Mirror(mm),
+            (None, None) => Translation::Zero { readonly },
         };
         plan.writes.push((index, start, end, to));
         Ok(())
