@@ -380,6 +380,11 @@ impl crate::lang::expr::Env for Actor<'_, '_> {
         if let Some(value) = self.vars.get(name) {
             return Some(*value);
         }
+        // The address of CPU memory; no name of a scenario begins so.
+        if let Some(memory) = name.strip_prefix('&') {
+            let memory = find(&self.stage.names.memory, memory)?;
+            return memory.area.as_ref().map(|area| area.addr);
+        }
         if name == "va_end" {
             return self.stage.default_vm(&self.client).map(|vm| vm.end);
         }
@@ -388,7 +393,8 @@ impl crate::lang::expr::Env for Actor<'_, '_> {
     }
 
     fn content(&mut self, memory: &str, offset: u64) -> Option<u64> {
-        let object = find(&self.stage.names.memory, memory)?.object;
+        let memory = find(&self.stage.names.memory, memory)?;
+        let (object, offset) = self.behind(&memory, offset);
         self.stage.model().content(self.line, object, offset, 8).single()
     }
 

@@ -50,7 +50,7 @@ impl Actor<'_, '_> {
         let mut device_ops = Vec::new();
         let mut model_ops = Vec::new();
         for op in &bind.ops {
-            let (device, model) = self.bind_op(op)?;
+            let (device, model) = self.bind_op(op, vm.mm)?;
             device_ops.push(device);
             model_ops.push(model);
         }
@@ -58,8 +58,10 @@ impl Actor<'_, '_> {
         let syncs = self.syncs(&bind.wait, &bind.signal, &mut |actor, at, value| {
             let (memory, offset) = actor.cpu_place(at)?;
             let view = actor.view_or_fail(&memory)?;
-            user_fence = Some((memory.object, offset, value));
-            Ok(view.addr().wrapping_add(offset))
+            let addr = view.addr().wrapping_add(offset);
+            let (object, offset) = actor.behind(&memory, offset);
+            user_fence = Some((object, offset, value));
+            Ok(addr)
         })?;
         let request = BindRequest {
             space: vm.space,
@@ -114,9 +116,9 @@ impl Actor<'_, '_> {
     }
 
     /// An operation for the device and for the oracle.
-    fn bind_op(&mut self, op: &BindOp) -> Done<(dev::BindOp, oracle::Op)> {
+    fn bind_op(&mut self, op: &BindOp, mm: oracle::MmId) -> Done<(dev::BindOp, oracle::Op)> {
         Ok(match op {
-            BindOp::Map(mapping) => self.map_op(mapping)?,
+            BindOp::Map(mapping) => self.map_op(mapping, mm)?,
             BindOp::Unmap { addr, size, sparse } => {
                 let (addr, range) = (self.value(addr)?, self.value(size)?);
                 let device = match sparse {
@@ -144,7 +146,7 @@ impl Actor<'_, '_> {
         })
     }
 
-    fn map_op(&mut self, mapping: &Mapping) -> Done<(dev::BindOp, oracle::Op)> {
+    fn map_op(&mut self, mapping: &Mapping, mm: oracle::MmId) -> Done<(dev::BindOp, oracle::Op)> {
         let (addr, range) = (self.value(&mapping.addr)?, self.value(&mapping.size)?);
         let readonly = mapping.readonly;
         let kind = self.value(&mapping.kind)?;
@@ -162,9 +164,7 @@ impl Actor<'_, '_> {
             }
             Target::Sparse => (dev::BindOp::MapSparse { addr, range }, oracle::Target::Sparse),
             Target::CpuMirror => {
-                // The oracle does not follow mirrors: it takes them for nothing.
-                let unmap = oracle::Op::Unmap { addr, range, sparse: false };
-                return Ok((dev::BindOp::MapMirror { addr, range }, unmap));
+                (dev::BindOp::MapMirror { addr, range }, oracle::Target::Mirror(mm))
             }
         };
         Ok((device, oracle::Op::Map { addr, range, target, readonly, kind }))
@@ -225,6 +225,7 @@ impl Actor<'_, '_> {
             start: mapping.addr,
             end: mapping.addr.wrapping_add(mapping.range),
             sparse: mapping.backing == dev::Backing::Sparse,
+            mirror: mapping.backing == dev::Backing::Mirror,
             object: object.map(|object| (object, mapping.offset)),
             readonly: mapping.readonly,
             kind: mapping.kind,
@@ -259,6 +260,7 @@ impl Actor<'_, '_> {
     pub(super) fn row_text(&self, row: &Row) -> String {
         let what = match row.object {
             _ if row.sparse => "sparse region".to_owned(),
+            _ if row.mirror => "CPU mirror".to_owned(),
             Some((Object::MAX, offset)) => format!("an unknown object from {offset:#x}"),
             Some((object, offset)) => {
                 format!("{} from {offset:#x}", self.stage.object_name(object))
@@ -278,7 +280,7 @@ impl Actor<'_, '_> {
             let layout = model.layout(vm.space);
             layout
                 .mappings(0, u64::MAX)
-                .filter(|(start, end, _)| !layout.is_unsure(*start, *end))
+                .filter(|(start, end, m)| m.mirror.is_none() && !layout.is_unsure(*start, *end))
                 .flat_map(|(start, end, _)| sample(start, end))
                 .collect()
         };
@@ -295,6 +297,7 @@ pub(super) struct Row {
     pub(super) start: u64,
     pub(super) end: u64,
     pub(super) sparse: bool,
+    pub(super) mirror: bool,
     pub(super) object: Option<(Object, u64)>,
     pub(super) readonly: bool,
     pub(super) kind: u32,
@@ -304,11 +307,13 @@ impl Row {
     fn of(start: u64, end: u64, mapped: &Mapped) -> Self {
         let object = mapped.object.map(|(object, shift)| (object, start.wrapping_add(shift)));
         let Mapped { readonly, kind, .. } = *mapped;
-        Self { start, end, sparse: false, object, readonly, kind }
+        let mirror = mapped.mirror.is_some();
+        Self { start, end, sparse: false, mirror, object, readonly, kind }
     }
 
     fn sparse(start: u64, end: u64) -> Self {
-        Self { start, end, sparse: true, object: None, readonly: false, kind: 0 }
+        let (mirror, object) = (false, None);
+        Self { start, end, sparse: true, mirror, object, readonly: false, kind: 0 }
     }
 }
 

@@ -4,7 +4,7 @@ use super::actor::{Actor, Answer, Done, holds};
 use super::stage::{MemoryObject, find};
 use super::view::View;
 use crate::lang::step::{self, Place};
-use crate::oracle::{Grain, Source};
+use crate::oracle::{CpuWrite, Denied, Grain, Source};
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::device::{AtomicOp, Width};
 use std::sync::Arc;
@@ -90,13 +90,13 @@ impl Actor<'_, '_> {
         let width = width(read.width);
         let value = match self.timed("cpu.read", || view.load(offset, width)) {
             Ok(value) => value,
-            Err(error) => return Ok(Err(error.errno)),
+            Err(error) => {
+                return self.failed_access(&memory, (offset, width.bytes()), false, &error);
+            }
         };
         let bytes = &value.to_le_bytes()[..width.bytes() as usize];
-        let seen =
-            self.stage.model().cpu_read(self.line, memory.object, offset, bytes, Grain::Word);
-        if let Err(wrong) = seen {
-            return self.wrong_value("CPU read", &wrong);
+        if let Err(denied) = self.saw(&memory, offset, bytes, Grain::Word)? {
+            return self.denied("CPU read", denied);
         }
         self.keep(read.name.as_deref(), value);
         let what = format!("CPU read of {} at byte {offset:#x}", memory.name);
@@ -112,9 +112,9 @@ impl Actor<'_, '_> {
             Err(errno) => return Ok(Err(errno)),
         };
         let width = width(write.width);
-        self.note_write(&memory, offset, width.bytes(), value, width);
+        let noted = self.note_write(&memory, offset, width.bytes(), value, width);
         let done = self.timed("cpu.write", || view.store(offset, width, value));
-        Ok(done.map_err(|error| error.errno))
+        self.wrote(&memory, (offset, width.bytes()), noted, done)
     }
 
     pub(super) fn cpu_fill(&mut self, fill: &step::Fill) -> Done<Answer> {
@@ -125,9 +125,9 @@ impl Actor<'_, '_> {
             Err(errno) => return Ok(Err(errno)),
         };
         let width = width(fill.width);
-        self.note_write(&memory, offset, bytes, value, width);
+        let noted = self.note_write(&memory, offset, bytes, value, width);
         let done = self.timed("cpu.fill", || view.fill(offset, bytes, width, value));
-        Ok(done.map_err(|error| error.errno))
+        self.wrote(&memory, (offset, bytes), noted, done)
     }
 
     fn note_write(
@@ -137,11 +137,38 @@ impl Actor<'_, '_> {
         bytes: u64,
         value: u64,
         width: Width,
-    ) {
-        let Some(end) = offset.checked_add(bytes).filter(|end| *end <= memory.size) else { return };
-        let source = Source::repeat(value, width.bytes(), offset);
+    ) -> Option<CpuWrite> {
+        let end = offset.checked_add(bytes).filter(|end| *end <= memory.size)?;
         let range = (offset, end);
-        self.stage.model().cpu_write(self.line, memory.object, range, source, self.origin);
+        let mut model = self.stage.model();
+        let Some(area) = &memory.area else {
+            let source = Source::repeat(value, width.bytes(), offset);
+            model.cpu_write(self.line, memory.object, range, source, self.origin);
+            return None;
+        };
+        let range = (area.addr + offset, area.addr + end);
+        let source = Source::repeat(value, width.bytes(), range.0);
+        Some(model.mm_write(self.line, self.mm_of(memory), range, &source, self.origin))
+    }
+
+    /// A write returned.
+    fn wrote(
+        &mut self,
+        memory: &MemoryObject,
+        range: (u64, u64),
+        noted: Option<CpuWrite>,
+        done: fencepost_fixtures::Result<()>,
+    ) -> Done<Answer> {
+        if let Some(noted) = &noted {
+            self.stage.model().mm_write_end(self.line, noted, done.is_ok());
+            if done.is_ok() && noted.gone {
+                return self.denied("CPU write", Denied::Gone);
+            }
+        }
+        match done {
+            Ok(()) => Ok(Ok(())),
+            Err(error) => self.failed_access(memory, range, true, &error),
+        }
     }
 
     pub(super) fn cpu_atomic(&mut self, atomic: &step::Atomic) -> Done<Answer> {
@@ -159,6 +186,9 @@ impl Actor<'_, '_> {
         if offset.checked_add(width.bytes()).is_none_or(|end| end > memory.size) {
             return Ok(Err(Errno::EFAULT));
         }
+        if memory.area.is_some() {
+            return self.area_atomic(&memory, &*view, atomic, offset, (op, operand, width));
+        }
         let (stage, object) = (self.stage, memory.object);
         let at =
             stage.model().cpu_atomic(self.line, object, offset, width, (op, operand), self.origin);
@@ -169,6 +199,37 @@ impl Actor<'_, '_> {
         let seen = stage.model().cpu_atomic_end(object, offset, width, at, old);
         if let Err(wrong) = seen {
             return self.wrong_value("old value of a CPU atomic", &wrong);
+        }
+        self.keep(atomic.name.as_deref(), old);
+        let what = format!("old value of a CPU atomic on {} at byte {offset:#x}", memory.name);
+        self.must(&what, atomic.check.as_ref(), old)?;
+        Ok(Ok(()))
+    }
+
+    /// As [`Self::cpu_atomic`], for memory at addresses of its own.
+    fn area_atomic(
+        &mut self,
+        memory: &MemoryObject,
+        view: &dyn View,
+        atomic: &step::Atomic,
+        offset: u64,
+        (op, operand, width): (AtomicOp, u64, Width),
+    ) -> Done<Answer> {
+        let Some(area) = &memory.area else { return Ok(Ok(())) };
+        let (addr, mm) = (area.addr + offset, self.mm_of(memory));
+        let stage = self.stage;
+        let noted = stage.model().mm_atomic(self.line, mm, addr, width, (op, operand), self.origin);
+        let done = self.timed("cpu.atomic", || view.atomic(offset, width, op, operand));
+        let old = match done {
+            Ok(old) => old,
+            Err(error) => {
+                return self.wrote(memory, (offset, width.bytes()), Some(noted), Err(error));
+            }
+        };
+        stage.model().mm_write_end(self.line, &noted, true);
+        let seen = stage.model().mm_atomic_end(&noted, width, old);
+        if let Err(denied) = seen {
+            return self.denied("old value of a CPU atomic", denied);
         }
         self.keep(atomic.name.as_deref(), old);
         let what = format!("old value of a CPU atomic on {} at byte {offset:#x}", memory.name);
@@ -213,7 +274,8 @@ impl Actor<'_, '_> {
     /// The actor has waited until a word was `seen`: what its writer knew is known now.
     pub(super) fn acquired(&mut self, memory: &MemoryObject, offset: u64, seen: u64) -> Done {
         let stage = self.stage;
-        let found = stage.model().cpu_acquire(self.line, memory.object, offset, Width::U64, seen);
+        let (object, offset) = self.behind(memory, offset);
+        let found = stage.model().cpu_acquire(self.line, object, offset, Width::U64, seen);
         match found {
             Ok(()) => Ok(()),
             Err(wrong) => self.wrong_value("word that was waited for", &wrong),
@@ -226,7 +288,9 @@ impl Actor<'_, '_> {
         let view = self.view_or_fail(memory)?;
         let range = (0, memory.size);
         let source = memory.pattern.clone();
-        self.stage.model().cpu_write(self.line, memory.object, range, source, self.origin);
+        // An area was mapped anew just now: one object is behind all of it.
+        let (object, _) = self.behind(memory, 0);
+        self.stage.model().cpu_write(self.line, object, range, source, self.origin);
         let mut bytes = vec![0; CHUNK.min(memory.size) as usize];
         let mut offset = 0;
         while offset < memory.size {
@@ -244,10 +308,14 @@ impl Actor<'_, '_> {
 
     /// Reads all of an object, or of a large one a word of each page, for the oracle to check: so
     /// writes that went astray are found where nobody looks for them.
-    pub(super) fn cpu_survey(&mut self, memory: &MemoryObject) -> Done {
+    pub(super) fn cpu_survey(&mut self, memory: &Arc<MemoryObject>) -> Done {
         const CHUNK: u64 = 64 * 1024;
         const WHOLE: u64 = 4 << 20;
         const PAGE: u64 = 4096;
+        if memory.area.is_some() {
+            let piece = self.whole(memory);
+            return self.survey_area(&piece);
+        }
         let view = self.view_or_fail(memory)?;
         let (len, step) = if memory.size <= WHOLE { (CHUNK, CHUNK) } else { (8, PAGE) };
         let mut bytes = vec![0; len.min(memory.size) as usize];

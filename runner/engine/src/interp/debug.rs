@@ -14,6 +14,7 @@ fn kind(kind: InjectKind) -> dev::Inject {
         InjectKind::Copy => dev::Inject::Copy,
         InjectKind::DmaMap => dev::Inject::DmaMap,
         InjectKind::AsyncBind => dev::Inject::AsyncBind,
+        InjectKind::Migrate => dev::Inject::Migrate,
     }
 }
 

@@ -57,6 +57,14 @@ impl Actor<'_, '_> {
             }
             ExpectKind::Resident { memory, region } => self.check_resident(memory, *region),
             ExpectKind::Counters(bounds) => self.check_counters(bounds),
+            ExpectKind::Sees(sees) => self.check_sees(sees),
+            ExpectKind::Pages(pages) => self.check_pages(pages),
+            ExpectKind::Attributes { part, vm, attributes } => {
+                self.check_attributes(part, vm.as_deref(), attributes)
+            }
+            ExpectKind::FaultBuffer { pending, paused } => {
+                self.check_fault_buffer(pending.as_ref(), *paused)
+            }
             ExpectKind::Always(condition) => self.in_each_set(condition, true),
             ExpectKind::Never(condition) => self.in_each_set(condition, false),
             ExpectKind::Sometimes(condition) => {
@@ -83,12 +91,11 @@ impl Actor<'_, '_> {
                 Err(error) => return self.fail("CPU read", "success", &error.to_string()),
             };
             let word = &seen.to_le_bytes()[..bytes.bytes() as usize];
-            let allowed =
-                self.stage.model().cpu_read(self.line, memory.object, offset, word, Grain::Word);
+            let allowed = self.saw(&memory, offset, word, Grain::Word)?;
             let what = format!("{} at byte {offset:#x}, read by the CPU", memory.name);
             self.must(&what, Some(check), seen)?;
-            if let Err(wrong) = allowed {
-                return self.wrong_value("CPU read", &wrong);
+            if let Err(denied) = allowed {
+                return self.denied("CPU read", denied);
             }
             read = true;
         }
@@ -119,6 +126,9 @@ impl Actor<'_, '_> {
             Place::Memory { name, offset } => {
                 let offset = self.value(offset)?;
                 let memory = self.memory(name)?;
+                if let Some(area) = &memory.area {
+                    return self.reachable_cpu(&memory, area.addr + offset);
+                }
                 let Some((vm, addr)) = &memory.home else { return Ok(None) };
                 let Some(vm) = find(&self.stage.names.vms, vm) else { return Ok(None) };
                 let addr = addr.wrapping_add(offset);

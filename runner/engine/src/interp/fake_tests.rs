@@ -21,12 +21,12 @@ pub(super) fn play(yaml: &str, bug: Option<Bug>, seed: u64) -> (Outcome, Vec<Rep
     (outcome, reports.into_inner().expect("no panic"))
 }
 
-fn passes(yaml: &str) {
+pub(super) fn passes(yaml: &str) {
     let (outcome, reports) = play(yaml, None, 1);
     assert_eq!(outcome.verdict, Verdict::Pass, "{:?}\n{reports:#?}\n{yaml}", outcome.reason);
 }
 
-fn fails(yaml: &str, bug: Bug) -> Failure {
+pub(super) fn fails(yaml: &str, bug: Bug) -> Failure {
     let (outcome, reports) = play(yaml, Some(bug), 1);
     assert_eq!(outcome.verdict, Verdict::Fail, "{bug:?} was not found by\n{yaml}");
     let failure = reports.into_iter().find_map(|report| match report {

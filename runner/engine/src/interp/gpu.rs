@@ -44,6 +44,9 @@ impl Actor<'_, '_> {
             Place::Memory { name, offset } => {
                 let offset = self.value(offset)?;
                 let memory = self.memory(name)?;
+                if let Some(area) = &memory.area {
+                    return Ok(area.addr.wrapping_add(offset));
+                }
                 match &memory.home {
                     Some((home, addr)) if *home == vm.name => Ok(addr.wrapping_add(offset)),
                     _ => self.broken(&format!("{name} has no home address in VM {}", vm.name)),
@@ -198,8 +201,11 @@ impl Actor<'_, '_> {
         let place = {
             let model = self.stage.model();
             let (.., mapped) = model.layout(vm.space).mappings(addr, addr + 1).next()?;
-            let (object, shift) = mapped.object?;
-            (object, addr.wrapping_add(shift))
+            match (mapped.object, mapped.mirror) {
+                (Some((object, shift)), _) => (object, addr.wrapping_add(shift)),
+                (None, Some(mm)) => model.mapped_at(mm, addr)?,
+                (None, None) => return None,
+            }
         };
         let programs = self.stage.programs.lock().unwrap_or_else(|p| p.into_inner());
         programs.get(&place).cloned()
@@ -222,15 +228,16 @@ impl Actor<'_, '_> {
             Err(error) => return Ok(Err(error.errno)),
         };
         let view = self.view_or_fail(&memory)?;
-        let range = (offset, offset.saturating_add(bytes.len() as u64));
-        if range.1 > memory.size {
+        if offset.saturating_add(bytes.len() as u64) > memory.size {
             return self.broken("the program is larger than the memory behind its place");
         }
-        let source = oracle::Source::bytes(&bytes, offset);
-        self.stage.model().cpu_write(self.line, memory.object, range, source, self.origin);
+        let (object, offset_there) = self.behind(&memory, offset);
+        let range = (offset_there, offset_there + bytes.len() as u64);
+        let source = oracle::Source::bytes(&bytes, offset_there);
+        self.stage.model().cpu_write(self.line, object, range, source, self.origin);
         let done = self.timed("cpu.program", || view.write(offset, &bytes));
         let mut programs = self.stage.programs.lock().unwrap_or_else(|p| p.into_inner());
-        programs.insert((memory.object, offset), program);
+        programs.insert((object, offset_there), program);
         Ok(done.map_err(|error| error.errno))
     }
 
@@ -584,6 +591,9 @@ impl Actor<'_, '_> {
             Place::Memory { name, offset } => {
                 let offset = self.value(offset)?;
                 let memory = self.memory(name)?;
+                if let Some(area) = &memory.area {
+                    return Ok(area.addr.wrapping_add(offset));
+                }
                 match &memory.home {
                     Some((_, addr)) => Ok(addr.wrapping_add(offset)),
                     None => self.broken(&format!("{name} has no home address")),

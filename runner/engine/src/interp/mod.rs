@@ -9,6 +9,7 @@
 //! go (the caller's sink).
 
 mod actor;
+mod area;
 mod bind;
 mod cpu;
 mod debug;
@@ -28,6 +29,9 @@ mod rendezvous;
 mod report;
 mod run;
 mod stage;
+mod svm;
+#[cfg(test)]
+mod svm_tests;
 mod sync;
 mod view;
 

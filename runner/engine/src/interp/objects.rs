@@ -1,22 +1,29 @@
 //! Making and unmaking objects: at the start, by steps, and at the end.
 
 use super::actor::{Actor, Answer, Done};
+use super::area::Wanted;
 use super::bind::{queue_class, region};
 use super::stage::{
     Carries, ClientObject, FdObject, MemoryObject, QueueObject, Stage, SyncobjObject, VmObject,
     all, find, put, take,
 };
-use super::view::{ClientHandle, View};
+use super::view::ClientHandle;
 use crate::lang::ast::{Client, CpuKind, Home, Memory, MemoryKind, Pattern, Queue, Syncobj, Vm};
 use crate::lang::step::{Create, ObjectRef, Step};
 use crate::oracle::{self, BindRequest};
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::device as dev;
-use fencepost_fixtures::memory::{Memfd, Window};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
+
+/// Addresses that a mirror of everything covers: from the lowest that a kernel lets programs have to the
+/// end of what 47 bits can name.
+const CPU_START: u64 = 1 << 16;
+const CPU_END: u64 = 1 << 47;
+/// CPU memory begins at multiples of this unless a scenario says otherwise.
+const AREA_ALIGN: u64 = 2 << 20;
 
 impl Actor<'_, '_> {
     // ---- at the start ----------------------------------------------------------------------
@@ -88,7 +95,11 @@ impl Actor<'_, '_> {
         }
         let name = client.name.clone();
         let beside = client.on.is_some();
-        let object = ClientObject { name, handle, beside, closed: AtomicBool::new(false) };
+        let mm = match handle {
+            ClientHandle::Local(_) => stage.mm,
+            ClientHandle::Remote(_) => stage.model().mm(self.line),
+        };
+        let object = ClientObject { name, handle, beside, mm, closed: AtomicBool::new(false) };
         put(&stage.names.clients, &client.name, object);
         Ok(())
     }
@@ -104,8 +115,8 @@ impl Actor<'_, '_> {
             None => None,
         };
         let client = self.client_named(&vm.client)?;
-        let spec =
-            dev::VmSpec { va_end, hole, long_running: vm.long_running, fault: false, window: None };
+        let (long_running, fault) = (vm.long_running, vm.fault);
+        let spec = dev::VmSpec { va_end, hole, long_running, fault, window: None };
         let made = self.timed("vm.create", || client.handle.vm_create(&spec));
         let handle = match made {
             Ok(handle) => handle,
@@ -120,12 +131,19 @@ impl Actor<'_, '_> {
             vm: handle,
             end,
             space,
+            mm: self.process.as_ref().map_or(client.mm, |process| process.mm),
+            mirror: vm.mirror,
             bind_queue: self.stage.queue_number(),
             probe: Mutex::default(),
             faults_before: AtomicU64::new(0),
         };
-        put(&self.stage.names.vms, &vm.name, object);
-        Ok(Ok(()))
+        let object = put(&self.stage.names.vms, &vm.name, object);
+        if !vm.mirror {
+            return Ok(Ok(()));
+        }
+        // Lower addresses than the CPU ever maps, and what a smaller VM has.
+        let start = limits.va_start.max(CPU_START);
+        self.mirror_all(&object, start, end.min(CPU_END))
     }
 
     fn make_queue(&mut self, queue: &Queue) -> Done<Answer> {
@@ -185,18 +203,12 @@ impl Actor<'_, '_> {
             Pattern::Word(word) => self.value(word)?,
             Pattern::Zero | Pattern::Unique => 0,
         };
-        let (gem, view) = match &memory.kind {
-            MemoryKind::Bo { vram, system, private } => {
-                match self.make_bo(memory, size, (*vram, *system), private.as_deref())? {
-                    Ok(gem) => (Some(gem), None),
-                    Err(errno) => return Ok(Err(errno)),
-                }
-            }
-            MemoryKind::Cpu(kind) => match self.cpu_memory(&memory.client, *kind, size)? {
-                Some(Ok(view)) => (None, Some(view)),
-                Some(Err(errno)) => return Ok(Err(errno)),
-                None => return self.broken(&format!("this device cannot use {kind:?} memory")),
-            },
+        let MemoryKind::Bo { vram, system, private } = &memory.kind else {
+            return self.make_cpu_memory(memory, size, word);
+        };
+        let gem = match self.make_bo(memory, size, (*vram, *system), private.as_deref())? {
+            Ok(gem) => Some(gem),
+            Err(errno) => return Ok(Err(errno)),
         };
         let zeros = oracle::Source::repeat(0, 8, 0);
         let object = self.stage.model().create(self.line, size, zeros, self.origin);
@@ -204,11 +216,6 @@ impl Actor<'_, '_> {
             Some(home) => Some((home.vm.clone(), self.value(&home.addr)?)),
             None => None,
         };
-        let slot = OnceLock::new();
-        if let Some(view) = view {
-            // The slot is new, so that it is empty.
-            let _ = slot.set(view);
-        }
         let object = MemoryObject {
             name: memory.name.clone(),
             index: object,
@@ -216,11 +223,11 @@ impl Actor<'_, '_> {
             size,
             pattern: Stage::pattern(&memory.pattern, object, word),
             written: memory.pattern != Pattern::Zero,
-            private: matches!(memory.kind, MemoryKind::Cpu(CpuKind::Anon | CpuKind::Zero)),
             gem,
             home,
             object,
-            view: slot,
+            area: None,
+            view: OnceLock::new(),
         };
         let object = put(&self.stage.names.memory, &memory.name, object);
         if object.written {
@@ -233,14 +240,43 @@ impl Actor<'_, '_> {
     }
 
     /// CPU memory in the client's process.
-    fn cpu_memory(&mut self, client: &str, kind: CpuKind, size: u64) -> Done<Made> {
-        let client = self.client_named(client)?;
-        Ok(match (&client.handle, kind) {
-            (ClientHandle::Remote(remote), CpuKind::Anon | CpuKind::Zero) => {
-                Some(remote.memory(size).map_err(|error| error.errno))
-            }
-            _ => cpu_memory(kind, size),
-        })
+    fn make_cpu_memory(&mut self, memory: &Memory, size: u64, word: u64) -> Done<Answer> {
+        let MemoryKind::Cpu(kind) = memory.kind else { return Ok(Ok(())) };
+        let align = match &memory.align {
+            Some(align) => self.value(align)?,
+            None => AREA_ALIGN,
+        };
+        let pattern = &memory.pattern;
+        let index = all(&self.stage.names.memory).len();
+        let index =
+            self.stage.test.memory.iter().position(|m| m.name == memory.name).unwrap_or(index);
+        let content = Stage::pattern(pattern, index, word);
+        let (client, access) = (memory.client.as_str(), memory.access);
+        let wanted = Wanted { client, kind, size, align, access, pattern };
+        let (area, object, view) = match self.make_area(&wanted, &content)? {
+            Ok(made) => made,
+            Err(errno) => return Ok(Err(errno)),
+        };
+        let written = *pattern != Pattern::Zero && kind != CpuKind::Hole;
+        let object = MemoryObject {
+            name: memory.name.clone(),
+            index,
+            client: memory.client.clone(),
+            size,
+            pattern: content,
+            written,
+            gem: None,
+            home: None,
+            object,
+            area: Some(area),
+            view: OnceLock::from(view),
+        };
+        let object = put(&self.stage.names.memory, &memory.name, object);
+        let by_file = object.area.as_ref().is_some_and(|area| area.by_file);
+        if written && !by_file {
+            self.write_pattern(&object)?;
+        }
+        self.finish_area(&object, kind == CpuKind::Zero)
     }
 
     fn make_bo(
@@ -369,8 +405,12 @@ impl Actor<'_, '_> {
             vm.probe.lock().unwrap_or_else(|p| p.into_inner()).take();
             take(&names.vms, &vm.name);
         }
+        let is_remote = matches!(client.handle, ClientHandle::Remote(_));
         for memory in all(&names.memory).iter().filter(|memory| memory.client == name) {
-            take(&names.memory, &memory.name);
+            // CPU memory of this process is there as long as the test is.
+            if memory.area.is_none() || is_remote {
+                take(&names.memory, &memory.name);
+            }
         }
         for syncobj in all(&names.syncobjs).iter().filter(|syncobj| syncobj.client == name) {
             take(&names.syncobjs, &syncobj.name);
@@ -534,10 +574,10 @@ impl Actor<'_, '_> {
             size: from.size,
             pattern: from.pattern.clone(),
             written: false,
-            private: false,
             gem: Some(gem),
             home: None,
             object: from.object,
+            area: None,
             view: OnceLock::new(),
         };
         put(&self.stage.names.memory, name, object);
@@ -575,18 +615,4 @@ impl Actor<'_, '_> {
             Err(error) => self.fail("information about memory", "success", &error.to_string()),
         }
     }
-}
-
-/// Memory or why there is none; nothing for a kind that this device has no use for.
-type Made = Option<Result<Arc<dyn View>, Errno>>;
-
-/// CPU memory of a kind that needs no help of the device.
-fn cpu_memory(kind: CpuKind, size: u64) -> Made {
-    let window = match kind {
-        CpuKind::Anon | CpuKind::Zero => Window::anon(size),
-        CpuKind::Shared => Window::shared(size),
-        CpuKind::Memfd | CpuKind::FileShared => Memfd::new(size).and_then(|file| file.window()),
-        _ => return None,
-    };
-    Some(window.map(|window| Arc::new(window) as Arc<dyn View>).map_err(|error| error.errno))
 }

@@ -75,12 +75,21 @@ impl Actor<'_, '_> {
         self.outside(|actor| actor.probe_hole(vm, addr))
     }
 
+    /// The same where memory may be mapped that nobody may access: the oracle knows the kinds of fault.
+    pub(super) fn probe_shut(&mut self, vm: &Arc<VmObject>, addr: u64) -> Done {
+        self.outside(|actor| actor.probe_refusal(vm, addr, FaultExpect::default()))
+    }
+
     fn probe_hole(&mut self, vm: &Arc<VmObject>, addr: u64) -> Done {
+        let expect = FaultExpect { kind: Some(FaultKind::NotPresent), ..FaultExpect::default() };
+        self.probe_refusal(vm, addr, expect)
+    }
+
+    fn probe_refusal(&mut self, vm: &Arc<VmObject>, addr: u64, expect: FaultExpect) -> Done {
         let queue = self.new_probe_queue(vm)?;
         let program = Program::new([GpuOp::Load { addr, width: dev::Width::U64 }]);
         let batches = [oracle::Batch::placed(program, vec![self.origin])];
         let (completion, fault) = self.run_probe(&queue, vm, &batches)?;
-        let expect = FaultExpect { kind: Some(FaultKind::NotPresent), ..FaultExpect::default() };
         self.judge_end(&JobEnd::Fault(expect), &completion, fault)?;
         let client = self.client_named(&vm.client)?;
         // A banned queue goes like any other; if it does not, the leak check tells.

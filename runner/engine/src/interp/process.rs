@@ -9,8 +9,9 @@ use super::remote::RemoteClient;
 use super::stage::{ClientObject, MemoryObject, all};
 use super::view::{ClientHandle, View};
 use crate::lang::step::{Action, Step};
-use crate::oracle::Object;
+use crate::oracle::{MmId, Object};
 use fencepost_fixtures::Errno;
+use fencepost_fixtures::area::Reach;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(super) struct Process {
     /// Its client, of which it has the open file.
     pub(super) client: Arc<ClientObject>,
+    /// The oracle's number of its address space.
+    pub(super) mm: MmId,
     /// Memory as it sees it.
     views: Mutex<BTreeMap<Object, Arc<dyn View>>>,
     killed: AtomicBool,
@@ -29,7 +32,7 @@ impl Process {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn remote(&self) -> &RemoteClient {
+    pub(super) fn remote(&self) -> &RemoteClient {
         match &self.client.handle {
             ClientHandle::Remote(remote) => remote,
             ClientHandle::Local(_) => unreachable!("made with a child's handle only"),
@@ -64,7 +67,7 @@ impl Actor<'_, '_> {
         }
         let seen: Vec<(Object, Arc<dyn View>)> = all(&self.stage.names.memory)
             .into_iter()
-            .filter(|memory| !memory.private && self.is_local(memory))
+            .filter(|memory| self.is_local(memory))
             .filter_map(|memory| Some((memory.object, Arc::clone(memory.view.get()?))))
             .collect();
         let (objects, views): (Vec<_>, Vec<_>) = seen.into_iter().unzip();
@@ -74,10 +77,11 @@ impl Actor<'_, '_> {
             Err(errno) => return self.fail("fork", "success", &errno_name(errno)),
         };
         let handle = ClientHandle::Remote(remote);
-        let client =
-            Arc::new(ClientObject { name, handle, beside: false, closed: AtomicBool::new(false) });
+        let mm = self.stage.model().mm_fork(self.line, self.stage.mm, self.origin);
+        let closed = AtomicBool::new(false);
+        let client = Arc::new(ClientObject { name, handle, beside: false, mm, closed });
         let views = Mutex::new(objects.into_iter().zip(views).collect());
-        Ok(Process { client, views, killed: AtomicBool::new(false) })
+        Ok(Process { client, mm, views, killed: AtomicBool::new(false) })
     }
 
     /// Whether memory is mapped in this process rather than in that of a client.
@@ -197,6 +201,13 @@ impl Actor<'_, '_> {
     ) -> Done<Result<Arc<dyn View>, Errno>> {
         if let Some(view) = process.views().get(&memory.object) {
             return Ok(Ok(Arc::clone(view)));
+        }
+        if let Some(area) = &memory.area {
+            let reach = Reach { addr: area.addr, len: memory.size };
+            let view = process.remote().reach(reach);
+            return Ok(view.map_err(|error| error.errno).inspect(|view| {
+                process.views().insert(memory.object, Arc::clone(view));
+            }));
         }
         let Some(gem) = memory.gem else {
             let what = format!("{}: a forked process does not share this memory", memory.name);

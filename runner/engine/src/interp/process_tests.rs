@@ -103,17 +103,6 @@ evidence: { jobs.completed: 1 }
 fn what_a_process_does_not_share_is_refused() {
     fails(
         "
-  mine: { kind: anon, size: 4K }
-steps:
-  - fork: [ { cpu.write: mine = 1 } ]
-  - gpu.store: a = 1
-expect: [ { value: a == 1 }, { value: mine == 1 } ]
-evidence: { jobs.completed: 1 }
-",
-        "share",
-    );
-    fails(
-        "
 clients: { main: , other: { process: true } }
 actors:
   there:

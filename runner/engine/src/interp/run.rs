@@ -172,7 +172,10 @@ fn reset_memory(director: &mut Actor<'_, '_>) -> Done {
     let stage = director.stage;
     stage.results.lock().unwrap_or_else(|p| p.into_inner()).clear();
     for memory in all(&stage.names.memory) {
-        director.write_pattern(&memory)?;
+        match memory.area {
+            Some(_) => director.renew_area(&memory)?,
+            None => director.write_pattern(&memory)?,
+        }
     }
     Ok(())
 }
@@ -263,6 +266,7 @@ fn check_end(director: &mut Actor<'_, '_>) -> Done {
     for memory in all(&director.stage.names.memory) {
         // What no CPU has mapped so far is not mapped for this alone.
         if memory.view.get().is_some() {
+            director.query_area(&memory)?;
             director.cpu_survey(&memory)?;
         }
     }
@@ -311,6 +315,9 @@ impl Actor<'_, '_> {
             }
             Action::DelayRelease(point) => self.delay(step, point, dev::DelayAction::Release),
             Action::Evict(memory) => self.evict(step, memory.as_deref()),
+            Action::EvictSvm => self.evict_svm(step),
+            Action::Mm(mm) => self.mm_step(mm),
+            Action::Svm(svm) => self.svm_step(step, svm),
             Action::Abi(case) => self.abi(case),
             Action::Kill(client) => self.kill(client),
             Action::Blocked { process, timeout } => self.blocked(process, *timeout),

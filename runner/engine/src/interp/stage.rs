@@ -6,9 +6,9 @@ use super::remote::RemoteClient;
 use super::rendezvous::Rendezvous;
 use super::report::{Label, Labels};
 use super::view::{ClientHandle, View};
-use crate::lang::ast::{Pattern, QueueClass, Test};
+use crate::lang::ast::{Pattern, Protection, QueueClass, Test};
 use crate::oracle::fences::Fence;
-use crate::oracle::{JobId, Model, Object, Origin, Source, SpaceId, SyncId};
+use crate::oracle::{JobId, MmId, Model, Object, Origin, Source, SpaceId, SyncId};
 use fencepost_fixtures::device::{self as dev, Device, Program};
 use fencepost_results::{Failure, Report};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,24 @@ pub(super) struct ClientObject {
     pub(super) handle: ClientHandle,
     /// A file of another device than the one under test.
     pub(super) beside: bool,
+    /// The oracle's number of its process's address space.
+    pub(super) mm: MmId,
     pub(super) closed: AtomicBool,
+}
+
+/// CPU memory at addresses of its own.
+pub(super) struct AreaObject {
+    pub(super) addr: u64,
+    /// The address space of the process that made it.
+    pub(super) mm: MmId,
+    pub(super) kind: fencepost_fixtures::area::Kind,
+    /// Permissions at first.
+    pub(super) access: Protection,
+    /// Keeps it mapped, if it is this process's.
+    #[expect(dead_code, reason = "its end unmaps the area")]
+    pub(super) area: Option<fencepost_fixtures::area::Area>,
+    /// Its first content was put into the file behind it.
+    pub(super) by_file: bool,
 }
 
 /// Memory.
@@ -39,11 +56,10 @@ pub(super) struct MemoryObject {
     pub(super) pattern: Source,
     /// Whether the initial content must be written (zeros come from the device).
     pub(super) written: bool,
-    /// CPU memory of which a forked child has a copy of its own.
-    pub(super) private: bool,
     pub(super) gem: Option<dev::Gem>,
     pub(super) home: Option<(String, u64)>,
     pub(super) object: Object,
+    pub(super) area: Option<AreaObject>,
     pub(super) view: OnceLock<Arc<dyn View>>,
 }
 
@@ -54,6 +70,10 @@ pub(super) struct VmObject {
     pub(super) vm: dev::Vm,
     pub(super) end: u64,
     pub(super) space: SpaceId,
+    /// The address space that its mirrors show.
+    pub(super) mm: MmId,
+    /// It mirrors all addresses of the CPU.
+    pub(super) mirror: bool,
     /// The oracle's number of the VM's default bind queue.
     pub(super) bind_queue: u32,
     /// A queue of the interpreter's own to read memory by.
@@ -149,6 +169,10 @@ pub(super) struct Stage<'t> {
     pub(super) results: Mutex<BTreeMap<String, Vec<u64>>>,
     /// Conditions of `sometimes` that have held, by their line.
     pub(super) sometimes: Mutex<BTreeMap<u32, bool>>,
+    /// Names of objects that steps make of memory that has one.
+    pub(super) other_objects: Mutex<BTreeMap<Object, String>>,
+    /// The oracle's number of this process's address space.
+    pub(super) mm: MmId,
     /// Programs that stand in memory, by object and offset.
     pub(super) programs: Mutex<BTreeMap<(Object, u64), Program>>,
     /// Processes that wait to be told to open the device, by the client's name.
@@ -195,7 +219,8 @@ impl<'t> Stage<'t> {
         seed: u64,
         sink: &'t (dyn Fn(Report) + Sync),
     ) -> (Self, u16) {
-        let (model, main) = Model::new();
+        let (mut model, main) = Model::new();
+        let mm = model.mm(main);
         let barriers =
             test.barriers.iter().map(|b| (b.name.clone(), Rendezvous::new(b.parties))).collect();
         let stage = Self {
@@ -213,6 +238,8 @@ impl<'t> Stage<'t> {
             sink,
             results: Mutex::default(),
             sometimes: Mutex::default(),
+            other_objects: Mutex::default(),
+            mm,
             programs: Mutex::default(),
             children: Mutex::default(),
             groups: Mutex::default(),
@@ -299,7 +326,11 @@ impl<'t> Stage<'t> {
     /// The name of an object of the oracle.
     pub(super) fn object_name(&self, object: Object) -> String {
         let found = all(&self.names.memory).into_iter().find(|m| m.object == object);
-        found.map_or_else(|| format!("object {object}"), |memory| memory.name.clone())
+        let other = || {
+            let others = self.other_objects.lock().unwrap_or_else(|p| p.into_inner());
+            others.get(&object).cloned().unwrap_or_else(|| format!("object {object}"))
+        };
+        found.map_or_else(other, |memory| memory.name.clone())
     }
 
     /// The default VM of a client, if it was made.

@@ -1,6 +1,7 @@
 //! Clients and memory as actors use them, be they in this process or in another.
 
 use super::remote::RemoteClient;
+use fencepost_fixtures::area::Reach;
 use fencepost_fixtures::device::{AtomicOp, Client, Gem, Result, Width};
 use fencepost_fixtures::memory::Window;
 use std::ops::Deref;
@@ -35,6 +36,36 @@ impl View for Window {
 
     fn store(&self, offset: u64, width: Width, value: u64) -> Result<()> {
         self.store_release(offset, width, value)
+    }
+
+    fn atomic(&self, offset: u64, width: Width, op: AtomicOp, operand: u64) -> Result<u64> {
+        Self::atomic(self, offset, width, op, operand)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<()> {
+        Self::read(self, offset, out)
+    }
+
+    fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        Self::write(self, offset, bytes)
+    }
+
+    fn fill(&self, offset: u64, bytes: u64, width: Width, value: u64) -> Result<()> {
+        Self::fill(self, offset, bytes, width, value)
+    }
+}
+
+impl View for Reach {
+    fn addr(&self) -> u64 {
+        self.addr
+    }
+
+    fn load(&self, offset: u64, width: Width) -> Result<u64> {
+        Self::load(self, offset, width)
+    }
+
+    fn store(&self, offset: u64, width: Width, value: u64) -> Result<()> {
+        Self::store(self, offset, width, value)
     }
 
     fn atomic(&self, offset: u64, width: Width, op: AtomicOp, operand: u64) -> Result<u64> {

@@ -112,6 +112,10 @@ pub struct Vm {
     pub hole: Option<(Expr, Expr)>,
     /// Long-running: no dma-fences, user fences instead.
     pub long_running: bool,
+    /// Accesses that find nothing in a mirror wait for the driver to handle the fault.
+    pub fault: bool,
+    /// All addresses of the CPU are mirrored from the start.
+    pub mirror: bool,
     /// Where it is declared.
     pub span: Span,
 }
@@ -127,6 +131,10 @@ pub struct Memory {
     pub size: Expr,
     /// Initial content of each round.
     pub pattern: Pattern,
+    /// CPU memory: permissions at first.
+    pub access: Protection,
+    /// CPU memory: it begins at a multiple of this, below 2 MiB at no multiple of more.
+    pub align: Option<Expr>,
     /// Owner of the buffer object or of the CPU mapping.
     pub client: String,
     /// VM and address where a buffer object is bound before `setup` runs: what its name means in
@@ -134,6 +142,18 @@ pub struct Memory {
     pub home: Option<Home>,
     /// Where it is declared.
     pub span: Span,
+}
+
+/// What the CPU may do to memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protection {
+    /// Nothing.
+    None,
+    /// Read.
+    Read,
+    /// Read and write.
+    #[default]
+    Write,
 }
 
 /// Where memory is bound from the start.
@@ -170,6 +190,8 @@ pub enum CpuKind {
     Anon,
     /// Private anonymous in transparent huge pages.
     Thp,
+    /// Private anonymous in pages of the smallest size.
+    Small,
     /// Private anonymous, read but never written: the shared zero page.
     Zero,
     /// Anonymous, shared with the processes of the test (in all of them from the start).
@@ -182,7 +204,7 @@ pub enum CpuKind {
     FilePrivate,
     /// hugetlb pages.
     Hugetlb,
-    /// On a thread's stack.
+    /// Memory that grows down, as a stack does.
     Stack,
     /// Nothing is mapped at its address.
     Hole,
@@ -197,6 +219,7 @@ impl CpuKind {
     pub const NAMES: &'static [(&'static str, CpuKind)] = &[
         ("anon", CpuKind::Anon),
         ("thp", CpuKind::Thp),
+        ("small", CpuKind::Small),
         ("zero", CpuKind::Zero),
         ("shared", CpuKind::Shared),
         ("memfd", CpuKind::Memfd),
@@ -215,13 +238,14 @@ impl CpuKind {
         match self {
             CpuKind::Anon => "private anonymous CPU memory",
             CpuKind::Thp => "the same in transparent huge pages",
-            CpuKind::Zero => "the shared zero page: anonymous memory never written",
+            CpuKind::Small => "the same without huge pages",
+            CpuKind::Zero => "the shared zero page: anonymous memory that was only read",
             CpuKind::Shared => "anonymous memory shared by all processes of the test",
             CpuKind::Memfd => "a memfd, shared",
             CpuKind::FileShared => "a file, shared",
             CpuKind::FilePrivate => "a file, private (copy-on-write)",
             CpuKind::Hugetlb => "hugetlb pages",
-            CpuKind::Stack => "a thread's stack",
+            CpuKind::Stack => "memory that grows down, as a stack does",
             CpuKind::Hole => "addresses where nothing is mapped",
             CpuKind::ProtNone => "mapped without any permission",
             CpuKind::DeviceFile => "a mapping of a device file",

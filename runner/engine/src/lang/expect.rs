@@ -4,6 +4,7 @@
 use super::ast::Span;
 use super::expr::Expr;
 use super::step::{Compare, Place, Region, Width};
+use super::svm::{Attributes, PagesExpect, Part, Sees};
 
 /// What a value must be.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,6 +101,26 @@ pub enum ExpectKind {
         memory: String,
         /// The region.
         region: Region,
+    },
+    /// CPU and GPU find at each page of memory what the oracle says.
+    Sees(Box<Sees>),
+    /// Where pages are, and who may use them.
+    Pages(Box<PagesExpect>),
+    /// Attributes of the first page.
+    Attributes {
+        /// Of which.
+        part: Part,
+        /// The VM.
+        vm: Option<String>,
+        /// As far as they are given.
+        attributes: Attributes,
+    },
+    /// The buffer of faults.
+    FaultBuffer {
+        /// Entries that wait.
+        pending: Option<Check>,
+        /// Nobody handles faults.
+        paused: Option<bool>,
     },
     /// Counters, as in evidence; but a miss is a failure.
     Counters(Vec<Bound>),

@@ -148,8 +148,17 @@ pub(crate) const VM: Shape = Shape {
         key("va_end", Ty::Expr, "one past the highest address (default: the device's)"),
         key("hole", Ty::Compact("range"), "range kept from binds, in bytes: `1G..2G`"),
         key("long_running", Ty::Bool, "no dma-fences, user fences instead (default false)"),
+        key(
+            "fault",
+            Ty::Bool,
+            "accesses that find nothing in a mirror wait for the driver; implies `long_running`",
+        ),
+        key("svm", Ty::Bool, "`fault`, with all addresses of the CPU mirrored from the start"),
     ],
 };
+
+/// What the CPU may do to memory.
+pub(crate) const ACCESS: &[&str] = &["none", "ro", "rw"];
 
 const MEMORY_KINDS: &[&str] = &[
     "vram",
@@ -157,6 +166,7 @@ const MEMORY_KINDS: &[&str] = &[
     "either",
     "anon",
     "thp",
+    "small",
     "zero",
     "shared",
     "memfd",
@@ -185,8 +195,33 @@ pub(crate) const MEMORY: Shape = Shape {
         key("at", Ty::Expr, "bound there from the start: what the name means on the GPU"),
         key("vm", Ty::Name, "VM of `at` (default: the client's first)"),
         key("ro", Ty::Bool, "bound read-only at `at` (default false)"),
+        key("access", Ty::Word(ACCESS), "CPU memory: what the CPU may do there (default `rw`)"),
+        key("align", Ty::Expr, "CPU memory: begins at a multiple of this, below 2M of no more"),
         key("private", Ty::Name, "a VM that alone may bind it"),
         key("client", Ty::Name, "owner (default: the first client)"),
+    ],
+};
+
+/// Sizes of the driver's.
+pub(crate) const TUNE: Shape = Shape {
+    name: "tune",
+    doc: "Sizes by which the driver cuts memory that CPU and GPU share",
+    keys: &[
+        key("notifier", Ty::Expr, "bytes watched by one notifier"),
+        key("chunks", Ty::Many(&Ty::Expr), "sizes of ranges in bytes"),
+        key("check_pages", Ty::Expr, "ranges up to this size are made of pages that are there"),
+        key("fault_entries", Ty::Expr, "entries of the fault buffer"),
+        key("fault_batch", Ty::Expr, "faults handled at once"),
+    ],
+};
+
+/// The buffer of faults, as it must be.
+pub(crate) const FAULT_BUFFER: Shape = Shape {
+    name: "fault_buffer",
+    doc: "The buffer of faults that wait to be handled",
+    keys: &[
+        key("pending", Ty::Compact("bound"), "entries that wait"),
+        key("paused", Ty::Bool, "nobody handles faults"),
     ],
 };
 
@@ -291,7 +326,8 @@ pub(crate) const RANGE_OP: Shape = Shape {
 
 /// Names of regions.
 pub(crate) const REGIONS: &[&str] = &["vram", "system"];
-const REGIONS_OR_NONE: &[&str] = &["vram", "system", "none"];
+/// The same, or none of them.
+pub(crate) const REGIONS_OR_NONE: &[&str] = &["vram", "system", "none"];
 
 /// Kinds of CPU memory by name.
 pub(crate) fn cpu_kind(name: &str) -> Option<CpuKind> {

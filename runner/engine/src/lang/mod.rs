@@ -20,6 +20,7 @@ pub mod reference;
 mod scenario;
 pub mod schema;
 pub mod step;
+pub mod svm;
 mod verbs;
 mod words;
 mod yaml;

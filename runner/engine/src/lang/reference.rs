@@ -4,8 +4,8 @@
 use super::ast::CpuKind;
 use super::counters::COUNTERS;
 use super::grammar::{
-    ACTOR, CHOICE, CLIENT, FAULT, Key, MAPPING, MEMORY, QUEUE, RANGE_OP, SCENARIO, SYNCOBJ, Shape,
-    USER_FENCE, VM,
+    ACTOR, CHOICE, CLIENT, FAULT, FAULT_BUFFER, Key, MAPPING, MEMORY, QUEUE, RANGE_OP, SCENARIO,
+    SYNCOBJ, Shape, TUNE, USER_FENCE, VM,
 };
 use super::verbs::{EXPECT_KEYS, STEP_KEYS};
 use super::words::{COMMAND_WORDS, EXPECT_WORDS, STEP_WORDS, What, Words};
@@ -26,7 +26,7 @@ pub fn markdown() -> String {
     words_table(&mut out, "GPU commands", &COMMAND_WORDS);
     words_table(&mut out, "Expectations", &EXPECT_WORDS);
     plain_keys(&mut out, "Keys beside every expectation", EXPECT_KEYS);
-    for shape in [&MAPPING, &RANGE_OP, &USER_FENCE, &FAULT] {
+    for shape in [&MAPPING, &RANGE_OP, &USER_FENCE, &FAULT, &TUNE, &FAULT_BUFFER] {
         keys_table(&mut out, shape);
     }
     pairs(&mut out, "Capabilities", ("name", "promise"), caps::NAMES);

@@ -6,6 +6,7 @@
 use super::ast::{Memory, Queue, Span, Vm};
 use super::expect::{Check, Expect, FaultExpect, Mapping};
 use super::expr::Expr;
+use super::svm::{MmStep, SvmStep};
 use std::time::Duration;
 
 /// One step.
@@ -71,6 +72,8 @@ pub enum InjectKind {
     DmaMap,
     /// An asynchronous page-table update.
     AsyncBind,
+    /// Memory for the pages of a migration.
+    Migrate,
 }
 
 /// What a step does.
@@ -218,6 +221,14 @@ pub enum Action {
     DelayRelease(String),
     /// Evicts an object, or with none every object that may leave VRAM.
     Evict(Option<String>),
+    /// Evicts all CPU memory.
+    EvictSvm,
+
+    // ---- memory --------------------------------------------------------------------------------
+    /// A call by which the process changes its own memory.
+    Mm(MmStep),
+    /// A call about memory that CPU and device share.
+    Svm(SvmStep),
 
     // ---- processes -----------------------------------------------------------------------------
     /// Forks; the child (with the inherited file) runs the steps and exits, the actor waits for it.

@@ -3,8 +3,8 @@
 //! [`super::grammar`].
 
 use super::grammar::{
-    CHOICE, FAULT, Key, MAPPING, MEMORY, QUEUE, REGIONS, SYNCOBJ, Ty, USER_FENCE, VM, Verb, key,
-    must,
+    ACCESS, CHOICE, FAULT, FAULT_BUFFER, Key, MAPPING, MEMORY, QUEUE, REGIONS, REGIONS_OR_NONE,
+    SYNCOBJ, TUNE, Ty, USER_FENCE, VM, Verb, key, must,
 };
 use super::step::AtomicOp;
 
@@ -15,6 +15,53 @@ const DO: Key = must("do", Ty::Steps, "the steps");
 const EQUALS: Key = key("equals", Ty::Expr, "must be this");
 const IN: Key = key("in", Ty::List(&Ty::Expr), "must be one of these");
 const BETWEEN: Key = key("between", Ty::List(&Ty::Expr), "must lie between the two, ends included");
+const SIZE: Key = key("size", Ty::Expr, "bytes (default: to the end of the memory)");
+const IN_VM: Key = key("vm", Ty::Name, "the VM (default: the client's first)");
+const PAGES: Key = key("pages", Ty::Compact("bound"), "how many pages it must be");
+/// Words of advice, as `madvise` takes it.
+pub(crate) const ADVICE: &[&str] = &[
+    "dontneed",
+    "free",
+    "hugepage",
+    "nohugepage",
+    "collapse",
+    "pageout",
+    "cold",
+    "willneed",
+    "populate_read",
+    "populate_write",
+    "dontfork",
+    "wipeonfork",
+    "mergeable",
+    "unmergeable",
+    "remove",
+    "hwpoison",
+    "soft_offline",
+    "guard_install",
+    "guard_remove",
+];
+/// Words for CPU memory.
+pub(crate) const CPU_KINDS: &[&str] = &[
+    "anon",
+    "thp",
+    "small",
+    "zero",
+    "shared",
+    "memfd",
+    "file_shared",
+    "file_private",
+    "hugetlb",
+    "stack",
+];
+/// Words for which atomics a range is for.
+pub(crate) const ATOMIC_MODES: &[&str] = &["undefined", "device", "global", "cpu"];
+/// Words for what a migration may take.
+pub(crate) const POLICIES: &[&str] = &["all", "system_only"];
+const PREFERRED: Key =
+    key("preferred", Ty::Word(REGIONS_OR_NONE), "region preferred when a fault maps a page");
+const ATOMIC: Key = key("atomic", Ty::Word(ATOMIC_MODES), "which atomics it is for");
+const POLICY: Key = key("policy", Ty::Word(POLICIES), "what a migration by the driver may take");
+const TIMESLICE: Key = key("timeslice", Ty::Time, "how long a page stays on the device at least");
 const SUBMIT_KEYS: &[Key] = &[
     key("queue", Ty::Name, "exec queue (default: the client's first)"),
     key("wait", Ty::Names, "fences to wait for before"),
@@ -33,8 +80,11 @@ pub(crate) const STEP_KEYS: &[Key] = &[
     key("inject", Ty::MapOf(&Ty::Any), "`{ alloc: every }`: repeat with each allocation failing"),
 ];
 
+/// What can be done to the buffer of faults.
+pub(crate) const FAULT_ACTIONS: &[&str] = &["pause", "resume", "flush", "wait"];
+
 /// Kinds of injected failure.
-pub(crate) const INJECT_KINDS: &[&str] = &["alloc", "copy", "dma_map", "async_bind"];
+pub(crate) const INJECT_KINDS: &[&str] = &["alloc", "copy", "dma_map", "async_bind", "migrate"];
 
 /// Steps.
 pub(crate) const STEPS: &[Verb] = &[
@@ -264,7 +314,7 @@ pub(crate) const STEPS: &[Verb] = &[
         beside: &[],
         example: "inject: { alloc: 3 }",
         doc: "arms one failure, counted from now (0 disarms); kinds alloc, copy, dma_map, \
-              async_bind",
+              async_bind, migrate",
     },
     Verb {
         name: "delay.arm",
@@ -292,7 +342,105 @@ pub(crate) const STEPS: &[Verb] = &[
         value: Ty::Name,
         beside: &[],
         example: "evict: a",
-        doc: "moves memory (or `all`) out of VRAM",
+        doc: "moves memory out of VRAM, `all` objects, or `svm` for all CPU memory",
+    },
+    Verb {
+        name: "mm.map",
+        value: Ty::Compact("place"),
+        beside: &[
+            SIZE,
+            key("kind", Ty::Word(CPU_KINDS), "kind of memory (default `anon`)"),
+            key("access", Ty::Word(ACCESS), "what the CPU may do there (default `rw`)"),
+        ],
+        example: "mm.map: a + 64K, size: 4K",
+        doc: "`mmap`: new memory of zeros in the place of what is there",
+    },
+    Verb {
+        name: "mm.unmap",
+        value: Ty::Compact("place"),
+        beside: &[SIZE],
+        example: "mm.unmap: a + 64K, size: 4K",
+        doc: "`munmap`",
+    },
+    Verb {
+        name: "mm.protect",
+        value: Ty::Compact("place"),
+        beside: &[SIZE, must("access", Ty::Word(ACCESS), "what the CPU may do there")],
+        example: "mm.protect: a, access: ro",
+        doc: "`mprotect`",
+    },
+    Verb {
+        name: "mm.remap",
+        value: Ty::Compact("place, or `FROM -> TO`"),
+        beside: &[
+            SIZE,
+            key("new_size", Ty::Expr, "bytes afterwards (default: as before)"),
+            key("keep", Ty::Bool, "the old addresses stay mapped, empty (`MREMAP_DONTUNMAP`)"),
+        ],
+        example: "mm.remap: a -> b, size: 64K",
+        doc: "`mremap`: moves memory to the addresses of another, or resizes it where it is",
+    },
+    Verb {
+        name: "mm.advise",
+        value: Ty::Compact("place"),
+        beside: &[SIZE, must("advice", Ty::Word(ADVICE), "as `madvise` takes it")],
+        example: "mm.advise: a, advice: dontneed",
+        doc: "`madvise`",
+    },
+    Verb {
+        name: "mm.lock",
+        value: Ty::Compact("place"),
+        beside: &[SIZE],
+        example: "mm.lock: a",
+        doc: "`mlock`",
+    },
+    Verb {
+        name: "mm.unlock",
+        value: Ty::Compact("place"),
+        beside: &[SIZE],
+        example: "mm.unlock: a",
+        doc: "`munlock`",
+    },
+    Verb {
+        name: "svm.migrate",
+        value: Ty::Compact("place"),
+        beside: &[
+            SIZE,
+            IN_VM,
+            key("to", Ty::Word(REGIONS), "where to (default `vram`)"),
+            key("strict", Ty::Bool, "all or nothing, with an errno (default false)"),
+            PAGES,
+        ],
+        example: "svm.migrate: a, to: vram, pages: 16",
+        doc: "moves pages of CPU memory to the device or back; holes and what cannot move are passed               over",
+    },
+    Verb {
+        name: "svm.exclusive",
+        value: Ty::Compact("place"),
+        beside: &[SIZE, IN_VM, PAGES],
+        example: "svm.exclusive: a, size: 4K",
+        doc: "reserves pages for the device's atomics until the CPU touches them",
+    },
+    Verb {
+        name: "svm.set",
+        value: Ty::Compact("place"),
+        beside: &[SIZE, IN_VM, PREFERRED, ATOMIC, POLICY, TIMESLICE],
+        example: "svm.set: a, preferred: vram",
+        doc: "sets attributes of CPU memory for a VM",
+    },
+    Verb {
+        name: "svm.tune",
+        value: Ty::Shape(&TUNE),
+        beside: &[],
+        example: "svm.tune: { chunks: [4K], fault_entries: 16 }",
+        doc: "sets sizes by which the driver cuts memory that CPU and GPU share",
+    },
+    Verb {
+        name: "svm.faults",
+        value: Ty::Word(FAULT_ACTIONS),
+        beside: &[key("count", Ty::Expr, "wait: how many faults (default 1)"), TIMEOUT],
+        example: "svm.faults: pause",
+        doc: "holds, lets go, drops or awaits the faults that wait to be handled",
     },
     Verb {
         name: "fork",
@@ -441,6 +589,48 @@ pub(crate) const EXPECTS: &[Verb] = &[
         ],
         example: "value: a+8 == 5",
         doc: "a word's value",
+    },
+    Verb {
+        name: "sees",
+        value: Ty::Compact("place"),
+        beside: &[
+            SIZE,
+            IN_VM,
+            key("by", Ty::Word(&["both", "cpu", "gpu"]), "who looks (default both)"),
+            key("holes", Ty::Bool, "what cannot be read must fault (default true)"),
+        ],
+        example: "sees: a",
+        doc: "at every page of CPU memory CPU and GPU find what the oracle says, and nothing where               nothing is mapped",
+    },
+    Verb {
+        name: "svm.pages",
+        value: Ty::Compact("place"),
+        beside: &[
+            SIZE,
+            IN_VM,
+            key("place", Ty::Names, "where they are: nowhere, system, vram, other, zero"),
+            key("access", Ty::Word(ACCESS), "what the CPU may do without another fault"),
+            key("gpu", Ty::Names, "what the GPU's translation allows: none, ro, rw, atomic"),
+            key("order", Ty::Compact("bound"), "size of the CPU's mapping: 9 is 2^9 pages"),
+            key("gpu_order", Ty::Compact("bound"), "size of the GPU's mapping"),
+            key("count", Ty::Compact("bound"), "how many pages are so (default: all)"),
+        ],
+        example: "svm.pages: a, place: vram",
+        doc: "what the device tells of pages; the oracle checks it anyway",
+    },
+    Verb {
+        name: "svm.attributes",
+        value: Ty::Compact("place"),
+        beside: &[SIZE, IN_VM, PREFERRED, ATOMIC, POLICY, TIMESLICE],
+        example: "svm.attributes: a, preferred: vram",
+        doc: "attributes of the first page",
+    },
+    Verb {
+        name: "svm.fault_buffer",
+        value: Ty::Shape(&FAULT_BUFFER),
+        beside: &[],
+        example: "svm.fault_buffer: { pending: 0 }",
+        doc: "faults that wait to be handled",
     },
     Verb {
         name: "maps",

@@ -199,9 +199,7 @@ impl Job {
             if !addr.is_multiple_of(align) || !world.space.contains(addr, len) {
                 return (Fate::Faults, Some((addr, usage, Translation::None)));
             }
-            for (start, _, placed) in
-                world.translate(span(addr, len), access.at)
-            {
+            for (start, _, placed) in world.translate(span(addr, len), access.at) {
                 let must = |p: &&Placed| refusal(p.to, usage) == Refusal::Certain;
                 let may = |p: &Placed| refusal(p.to, usage) != Refusal::No;
                 let bad = placed.iter().filter(must).count();

@@ -284,9 +284,7 @@ impl Mm {
                 vec![(start, end, None)]
             }
             MmOp::Protect { addr, len, access } => with(addr, len, &|vma| Vma { access, ..vma }),
-            MmOp::AtFork { addr, len, at_fork } => {
-                with(addr, len, &|vma| Vma { at_fork, ..vma })
-            }
+            MmOp::AtFork { addr, len, at_fork } => with(addr, len, &|vma| Vma { at_fork, ..vma }),
             MmOp::Remap { addr, len, to, new_len, kept, grown } => {
                 self.moves((addr, len), (to, new_len), kept, grown)
             }

@@ -35,9 +35,9 @@ pub mod fences;
 mod history;
 pub mod jobs;
 pub mod memory;
-pub mod mm;
 #[cfg(test)]
 mod memory_tests;
+pub mod mm;
 mod model;
 #[cfg(test)]
 mod model_tests;

@@ -691,7 +691,7 @@ impl Model {
                 horizon: &self.horizon,
                 memory: &mut self.memory,
                 space: &self.spaces[job.space],
-            mms: &self.mms,
+                mms: &self.mms,
             };
             learnt.extend(job.semaphores(&world));
         }
@@ -722,7 +722,7 @@ impl Model {
                 horizon: &self.horizon,
                 memory: &mut self.memory,
                 space: &self.spaces[job.space],
-            mms: &self.mms,
+                mms: &self.mms,
             },
             end,
             results,

@@ -5,6 +5,7 @@ use super::{Bug, locked};
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::device::{self as dev, *};
 use fencepost_fixtures::memory::{Memfd, Window};
+use fencepost_fixtures::sys::guard;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -234,6 +235,7 @@ impl Client for FakeClient {
                             .map(|((_, handle), _)| Gem(*handle)),
                         object: object as u64 + 1,
                     },
+                    None if va.mirror => Backing::Mirror,
                     None => Backing::Null,
                 };
                 let offset = va.object.map_or(0, |(_, offset)| offset);
@@ -245,6 +247,33 @@ impl Client for FakeClient {
         }
         list.sort_by_key(|m| (m.addr, m.backing != Backing::Sparse));
         Ok(list)
+    }
+
+    fn svm_migrate(&self, migrate: &SvmMigrate) -> Result<u64> {
+        Ok(migrate.range.len / 4096)
+    }
+
+    fn svm_exclusive(&self, range: SvmRange) -> Result<u64> {
+        Ok(range.len / 4096)
+    }
+
+    fn svm_query(&self, range: SvmRange) -> Result<Vec<SvmPage>> {
+        let bug = locked(&self.state).bug;
+        let page = |page: u64| {
+            let addr = range.addr + page * 4096;
+            let value = guard::load8(addr);
+            let writable = value.is_ok_and(|value| guard::cas8(addr, value, value).is_ok());
+            let device = bug == Some(Bug::SaysDevice) && page == 1;
+            SvmPage {
+                readable: value.is_ok(),
+                writable: writable || bug == Some(Bug::SaysWritable),
+                gpu: SvmReach::Nothing,
+                place: if device { SvmPlace::Device } else { SvmPlace::System },
+                order: 0,
+                gpu_order: 0,
+            }
+        };
+        Ok((0..range.len / 4096).map(page).collect())
     }
 
     fn faults(&self, vm: Vm, clear: bool) -> Result<FaultLog> {

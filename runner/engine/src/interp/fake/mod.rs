@@ -1,8 +1,8 @@
 //! A device in memory for the engine's own tests: simple, correct, without asynchrony but where
 //! fences demand it; and with switches that plant one bug each, which the oracle has to find.
 //!
-//! Not a driver: no page tables, no eviction, one process. Memory is real shared memory, so that CPU
-//! actors work on it as on any device.
+//! Not a driver: no page tables, no eviction, no migration, one process. Memory is real shared memory, so that
+//! CPU actors work on it as on any device; a mirror is this process's memory, reached as its CPU reaches it.
 
 mod client;
 mod space;
@@ -64,6 +64,10 @@ pub(super) enum Bug {
     Leak,
     /// Asynchronous binds of one queue are done in reverse order.
     Disorder,
+    /// Pages are said to be on the device, whatever was done.
+    SaysDevice,
+    /// Pages are said to be writable that are not.
+    SaysWritable,
 }
 
 /// The device.
@@ -84,7 +88,12 @@ impl FakeDevice {
             "counters",
             "fault_report",
             "placement",
+            "long_running",
             "prime",
+            "svm",
+            "svm.exclusive",
+            "svm.migrate",
+            "svm.query",
             "syncobj",
             "timeline",
             "va_dump",

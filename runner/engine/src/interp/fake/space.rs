@@ -13,6 +13,8 @@ pub(super) struct Va {
     pub(super) object: Option<(usize, u64)>,
     pub(super) readonly: bool,
     pub(super) kind: u32,
+    /// What the CPU has at the same address.
+    pub(super) mirror: bool,
 }
 
 /// Where an access goes.
@@ -20,6 +22,7 @@ pub(super) struct Va {
 pub(super) enum Found {
     Object(usize, u64, bool),
     Zero(bool),
+    Cpu,
     Nothing,
 }
 
@@ -106,7 +109,13 @@ impl Space {
             BindOp::Prefetch { addr, range, .. } | BindOp::Madvise { addr, range, .. } => {
                 self.check(addr, range, bug)
             }
-            BindOp::MapMirror { .. } => Err(Errno::EOPNOTSUPP),
+            BindOp::MapMirror { addr, range } => {
+                self.check(addr, range, bug)?;
+                self.map(addr, addr + range, None, (false, 0), bug)?;
+                let made = self.vas.iter_mut().find(|va| va.start == addr);
+                made.into_iter().for_each(|va| va.mirror = true);
+                Ok(())
+            }
         }
     }
 
@@ -139,7 +148,7 @@ impl Space {
         };
         self.clear(start, end, bug);
         self.ghosts.retain(|ghost| ghost.end <= start || end <= ghost.start);
-        self.vas.push(Va { start, end, object, readonly, kind });
+        self.vas.push(Va { start, end, object, readonly, kind, mirror: false });
         self.vas.sort_by_key(|va| va.start);
         Ok(())
     }
@@ -176,6 +185,7 @@ impl Space {
             Some(Va { object: Some((object, offset)), start, readonly, .. }) => {
                 Found::Object(*object, offset + (addr - start), *readonly)
             }
+            Some(va) if va.mirror => Found::Cpu,
             Some(va) => Found::Zero(va.readonly),
             None if self.sparse.iter().any(|(a, b)| (*a..*b).contains(&addr)) => Found::Zero(false),
             None => Found::Nothing,

@@ -2,10 +2,12 @@
 
 use super::Bug;
 use super::space::{Found, Space};
+use fencepost_fixtures::area::Reach;
 use fencepost_fixtures::device::{
     AtomicOp, BindOp, Compare, Fault, FaultAccess, FaultKind, GpuOp, Queue, Width,
 };
 use fencepost_fixtures::memory::Window;
+use fencepost_fixtures::sys::guard;
 use std::collections::{BTreeMap, HashMap};
 
 /// A fence: signalled or not.
@@ -320,7 +322,7 @@ impl State {
         addr: u64,
         access: FaultAccess,
         who: (u32, u64),
-    ) -> Result<Option<(Window, u64)>, Faulted> {
+    ) -> Result<Option<Spot>, Faulted> {
         let bug = self.bug;
         let found = self.vms.get(&vm).map_or(Found::Nothing, |vm| vm.used.find(addr, bug));
         let writes = access != FaultAccess::Read;
@@ -332,6 +334,20 @@ impl State {
             {
                 Some(FaultKind::Permission)
             }
+            Found::Cpu => {
+                // Changes nothing, for others may write there at the same time.
+                let word = addr & !7;
+                let value = guard::load8(word);
+                let writable = || value.is_ok_and(|old| guard::cas8(word, old, old).is_ok());
+                match value {
+                    Err(_) if bug == Some(Bug::NoFault) => return Ok(None),
+                    Err(_) => Some(FaultKind::NotPresent),
+                    Ok(_) if writes && !writable() && bug == Some(Bug::WritableReadOnly) => {
+                        return Ok(None);
+                    }
+                    Ok(_) => (writes && !writable()).then_some(FaultKind::Permission),
+                }
+            }
             _ => None,
         };
         if let Some(kind) = refused {
@@ -339,7 +355,10 @@ impl State {
             return Err(Faulted);
         }
         match found {
-            Found::Object(object, offset, _) => Ok(Some((self.objects[object].clone(), offset))),
+            Found::Object(object, offset, _) => {
+                Ok(Some(Spot::Object(self.objects[object].clone(), offset)))
+            }
+            Found::Cpu => Ok(Some(Spot::Cpu(addr))),
             _ => Ok(None),
         }
     }
@@ -365,8 +384,7 @@ impl State {
         access: FaultAccess,
     ) -> Result<u64, Faulted> {
         let place = self.place(vm, addr, access, who)?;
-        let load = |(window, offset): (Window, u64)| window.load(offset, width).unwrap_or(0);
-        Ok(place.map_or(0, load))
+        Ok(place.map_or(0, |spot| spot.load(width).unwrap_or(0)))
     }
 
     fn store(
@@ -377,21 +395,21 @@ impl State {
         width: Width,
         who: (u32, u64),
     ) -> Result<(), Faulted> {
-        if let Some((window, offset)) = self.place(vm, addr, FaultAccess::Write, who)? {
+        if let Some(spot) = self.place(vm, addr, FaultAccess::Write, who)? {
             // The place is within the object, as the mapping is.
-            let _ = window.store(offset, width, value);
+            let _ = spot.store(width, value);
         }
         Ok(())
     }
 
     fn byte(&mut self, vm: u32, addr: u64, who: (u32, u64)) -> Result<u8, Faulted> {
         let place = self.place(vm, addr, FaultAccess::Read, who)?;
-        Ok(place.map_or(0, |(window, offset)| window.load_u8(offset).unwrap_or(0)))
+        Ok(place.map_or(0, |spot| spot.load_u8().unwrap_or(0)))
     }
 
     fn put_byte(&mut self, vm: u32, addr: u64, byte: u8, who: (u32, u64)) -> Result<(), Faulted> {
-        if let Some((window, offset)) = self.place(vm, addr, FaultAccess::Write, who)? {
-            let _ = window.store_u8(offset, byte);
+        if let Some(spot) = self.place(vm, addr, FaultAccess::Write, who)? {
+            let _ = spot.store_u8(byte);
         }
         Ok(())
     }
@@ -404,14 +422,14 @@ impl State {
         width: Width,
         who: (u32, u64),
     ) -> Result<u64, Faulted> {
-        let Some((window, offset)) = self.place(vm, addr, FaultAccess::Atomic, who)? else {
+        let Some(spot) = self.place(vm, addr, FaultAccess::Atomic, who)? else {
             return Ok(0);
         };
         self.atomics += 1;
         if self.bug == Some(Bug::LostUpdate) && self.atomics.is_multiple_of(3) {
-            return Ok(window.load(offset, width).unwrap_or(0));
+            return Ok(spot.load(width).unwrap_or(0));
         }
-        let old = window.atomic(offset, width, op, operand).unwrap_or(0);
+        let old = spot.atomic(width, op, operand).unwrap_or(0);
         let new = op.apply(width, old, operand);
         Ok(if self.bug == Some(Bug::NewForOld) { new } else { old })
     }
@@ -437,3 +455,55 @@ enum Step {
 }
 
 struct Faulted;
+
+/// A place in memory.
+enum Spot {
+    /// In an object.
+    Object(Window, u64),
+    /// At an address of this process.
+    Cpu(u64),
+}
+
+impl Spot {
+    fn reach(addr: u64) -> Reach {
+        Reach { addr, len: 8 }
+    }
+
+    fn load(&self, width: Width) -> fencepost_fixtures::Result<u64> {
+        match self {
+            Self::Object(window, offset) => window.load(*offset, width),
+            Self::Cpu(addr) => Self::reach(*addr).load(0, width),
+        }
+    }
+
+    fn store(&self, width: Width, value: u64) -> fencepost_fixtures::Result<()> {
+        match self {
+            Self::Object(window, offset) => window.store(*offset, width, value),
+            Self::Cpu(addr) => Self::reach(*addr).store(0, width, value),
+        }
+    }
+
+    fn load_u8(&self) -> fencepost_fixtures::Result<u8> {
+        match self {
+            Self::Object(window, offset) => window.load_u8(*offset),
+            Self::Cpu(addr) => {
+                let mut byte = [0];
+                Self::reach(*addr).read(0, &mut byte).map(|()| byte[0])
+            }
+        }
+    }
+
+    fn store_u8(&self, byte: u8) -> fencepost_fixtures::Result<()> {
+        match self {
+            Self::Object(window, offset) => window.store_u8(*offset, byte),
+            Self::Cpu(addr) => Self::reach(*addr).write(0, &[byte]),
+        }
+    }
+
+    fn atomic(&self, width: Width, op: AtomicOp, operand: u64) -> fencepost_fixtures::Result<u64> {
+        match self {
+            Self::Object(window, offset) => window.atomic(*offset, width, op, operand),
+            Self::Cpu(addr) => Self::reach(*addr).atomic(0, width, op, operand),
+        }
+    }
+}

@@ -12,6 +12,7 @@ use self::request::{Answer, Batch, FAREWELL, PATIENCE, PIECE, Request, encode};
 use self::serve::Server;
 use super::view::View;
 use fencepost_fixtures::Errno;
+use fencepost_fixtures::area::{AreaSpec, MmCall, Reach};
 use fencepost_fixtures::device as dev;
 use fencepost_fixtures::device::{
     AtomicOp, Client, Device, Error, Gem, Program, Queue, Result, Syncobj, Vm, Width, Work,
@@ -159,9 +160,19 @@ impl RemoteClient {
         self.view("gem.map", &Request::MapGem { gem, size })
     }
 
-    /// Memory of the child's own.
-    pub(super) fn memory(&self, size: u64) -> Result<Arc<dyn View>> {
-        self.view("memory.anon", &Request::MapMemory { size })
+    /// Memory of the child's own; gives its address.
+    pub(super) fn area(&self, spec: &AreaSpec) -> Result<u64> {
+        self.link.call("memory.area", &Request::Area(*spec))
+    }
+
+    /// Accesses to addresses of the child.
+    pub(super) fn reach(&self, reach: Reach) -> Result<Arc<dyn View>> {
+        self.view("memory.reach", &Request::Reach(reach))
+    }
+
+    /// Has the child change its memory.
+    pub(super) fn mm(&self, call: &MmCall) -> Result<()> {
+        self.link.call("mm", &Request::Mm(*call))
     }
 
     fn view(&self, op: &'static str, request: &Request) -> Result<Arc<dyn View>> {
@@ -409,6 +420,38 @@ impl Client for RemoteClient {
 
     fn user_fence_wait(&self, wait: &dev::UserFenceWait) -> Result<()> {
         self.link.call("user_fence.wait", &Request::UserFence(*wait))
+    }
+
+    fn svm_migrate(&self, migrate: &dev::SvmMigrate) -> Result<u64> {
+        self.link.call("svm.migrate", &Request::SvmMigrate(*migrate))
+    }
+
+    fn svm_exclusive(&self, range: dev::SvmRange) -> Result<u64> {
+        self.link.call("svm.exclusive", &Request::SvmExclusive(range))
+    }
+
+    fn svm_query(&self, range: dev::SvmRange) -> Result<Vec<dev::SvmPage>> {
+        self.link.call("svm.query", &Request::SvmQuery(range))
+    }
+
+    fn svm_set(&self, range: dev::SvmRange, change: &dev::SvmChange) -> Result<()> {
+        self.link.call("svm.set", &Request::SvmSet(range, *change))
+    }
+
+    fn svm_attributes(&self, range: dev::SvmRange) -> Result<dev::SvmAttributes> {
+        self.link.call("svm.attributes", &Request::SvmAttributes(range))
+    }
+
+    fn svm_tune(&self, tune: &dev::SvmTune) -> Result<()> {
+        self.link.call("svm.tune", &Request::SvmTune(*tune))
+    }
+
+    fn svm_faults(&self, action: dev::SvmFaultAction) -> Result<dev::SvmFaultState> {
+        self.link.call("svm.faults", &Request::SvmFaults(action))
+    }
+
+    fn svm_evict(&self) -> Result<u64> {
+        self.link.call("svm.evict", &Request::SvmEvict)
     }
 
     fn counters(&self) -> Result<BTreeMap<String, u64>> {

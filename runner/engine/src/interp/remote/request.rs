@@ -1,5 +1,6 @@
 //! What is said between a process and its children that make calls: requests, answers, bounds.
 
+use fencepost_fixtures::area::{AreaSpec, MmCall, Reach};
 use fencepost_fixtures::device as dev;
 use fencepost_fixtures::device::{AtomicOp, Gem, Program, Queue, Syncobj, Vm, Width};
 use serde::{Deserialize, Serialize};
@@ -25,7 +26,17 @@ pub(super) enum Request {
     GemExport(Gem),
     GemImport,
     MapGem { gem: Gem, size: u64 },
-    MapMemory { size: u64 },
+    Area(AreaSpec),
+    Reach(Reach),
+    Mm(MmCall),
+    SvmMigrate(dev::SvmMigrate),
+    SvmExclusive(dev::SvmRange),
+    SvmQuery(dev::SvmRange),
+    SvmSet(dev::SvmRange, dev::SvmChange),
+    SvmAttributes(dev::SvmRange),
+    SvmTune(dev::SvmTune),
+    SvmFaults(dev::SvmFaultAction),
+    SvmEvict,
     Load { view: usize, offset: u64, width: Width },
     Store { view: usize, offset: u64, width: Width, value: u64 },
     Atomic { view: usize, offset: u64, width: Width, op: AtomicOp, operand: u64 },

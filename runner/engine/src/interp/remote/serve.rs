@@ -4,9 +4,9 @@ use super::super::view::View;
 use super::locked;
 use super::request::{Answer, Batch, PATIENCE, Request};
 use fencepost_fixtures::Errno;
+use fencepost_fixtures::area::Area;
 use fencepost_fixtures::device as dev;
 use fencepost_fixtures::device::{Client, Device, Error, Queue, Result, Work};
-use fencepost_fixtures::memory::Window;
 use fencepost_fixtures::sys::message::Channel;
 use serde_json::{Value, json};
 use std::ops::Deref;
@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 pub(super) struct Server<'c> {
     client: File<'c>,
     views: Mutex<Vec<Arc<dyn View>>>,
+    areas: Mutex<Vec<Area>>,
     jobs: Mutex<Vec<Arc<dyn dev::Submission>>>,
 }
 
@@ -91,8 +92,7 @@ fn open(device: Option<&dyn Device>, server: &OnceLock<Server<'_>>, debug: bool)
     if debug {
         client.debug_open()?;
     }
-    let fresh =
-        Server { client: File::Own(client), views: Mutex::default(), jobs: Mutex::default() };
+    let fresh = Server::new(File::Own(client), Vec::new());
     // A second open would be a mistake of this module; the first one stays.
     let _ = server.set(fresh);
     Ok(Value::Null)
@@ -101,18 +101,22 @@ fn open(device: Option<&dyn Device>, server: &OnceLock<Server<'_>>, debug: bool)
 impl<'c> Server<'c> {
     /// A child with its parent's file and memory.
     pub(super) fn inherited(client: &'c (dyn Client + 'static), views: Vec<Arc<dyn View>>) -> Self {
-        let client = File::Inherited(client);
-        Self { client, views: Mutex::new(views), jobs: Mutex::default() }
+        Self::new(File::Inherited(client), views)
+    }
+
+    fn new(client: File<'c>, views: Vec<Arc<dyn View>>) -> Self {
+        let views = Mutex::new(views);
+        Self { client, views, areas: Mutex::default(), jobs: Mutex::default() }
     }
 
     fn view(&self, view: usize) -> Result<Arc<dyn View>> {
         locked(&self.views).get(view).cloned().ok_or(Error::new("cpu", Errno::EFAULT))
     }
 
-    fn add_view(&self, window: Window) -> Value {
+    fn add_view(&self, view: impl View + 'static) -> Value {
         let mut views = locked(&self.views);
-        let addr = window.addr();
-        views.push(Arc::new(window));
+        let addr = view.addr();
+        views.push(Arc::new(view));
         json!((views.len() - 1, addr))
     }
 
@@ -209,7 +213,26 @@ impl<'c> Server<'c> {
             Request::GemClose(gem) => json!(client.gem_close(gem)?),
             Request::GemInfo(gem) => json!(client.gem_info(gem)?),
             Request::MapGem { gem, size } => self.add_view(client.gem_map(gem, 0, size)?),
-            Request::MapMemory { size } => self.add_view(Window::anon(size)?),
+            Request::Area(spec) => {
+                let area = Area::new(&spec)?;
+                let addr = area.addr();
+                locked(&self.areas).push(area);
+                json!(addr)
+            }
+            Request::Reach(reach) => {
+                // What a child inherits is reached by the same accesses, whose faults it must survive.
+                fencepost_fixtures::sys::guard::install();
+                self.add_view(reach)
+            }
+            Request::Mm(call) => json!(call.run()?),
+            Request::SvmMigrate(migrate) => json!(client.svm_migrate(&migrate)?),
+            Request::SvmExclusive(range) => json!(client.svm_exclusive(range)?),
+            Request::SvmQuery(range) => json!(client.svm_query(range)?),
+            Request::SvmSet(range, change) => json!(client.svm_set(range, &change)?),
+            Request::SvmAttributes(range) => json!(client.svm_attributes(range)?),
+            Request::SvmTune(tune) => json!(client.svm_tune(&tune)?),
+            Request::SvmFaults(action) => json!(client.svm_faults(action)?),
+            Request::SvmEvict => json!(client.svm_evict()?),
             Request::VmCreate(spec) => json!(client.vm_create(&spec)?),
             Request::VmDestroy(vm) => json!(client.vm_destroy(vm)?),
             Request::Bind(call) => json!(client.bind(&call)?),

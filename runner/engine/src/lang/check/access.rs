@@ -119,6 +119,8 @@ impl<'a> Collector<'a> {
             Action::CpuProgram { .. } => self.out.unknown_writes = true,
             Action::Submit(submit) => self.submit(submit, span),
             Action::Bind(bind) => self.user_fences(&bind.signal, span),
+            // Other bytes under the same name.
+            Action::Mm(_) => self.out.unknown_writes = true,
             // The same bytes under another name.
             Action::Import { .. } => self.out.unknown_writes = true,
             _ => {}

@@ -5,8 +5,8 @@ use super::super::diag::Diagnostic;
 use super::super::expect::{Expect, ExpectKind, Mapping, Target};
 use super::super::expr::Expr;
 use super::super::step::{
-    Action, Atomic, Batch, Bind, BindOp, Command, Fence, Fill, JobEnd, Outcome, Place, Step,
-    Submit, Width,
+    Action, Atomic, Batch, Bind, BindOp, Command, Create, Fence, Fill, JobEnd, Outcome, Place,
+    Step, Submit, Width,
 };
 use super::{each_step, lists};
 
@@ -161,8 +161,12 @@ impl Bounds<'_> {
         match at {
             Place::Memory { name, offset } => {
                 self.inside(name, offset, width.bytes(), span);
-                if self.test.memory(name).is_some_and(|m| m.home.is_none()) {
+                let Some(memory) = self.test.memory(name) else { return };
+                let is_bo = matches!(memory.kind, MemoryKind::Bo { .. });
+                if is_bo && memory.home.is_none() {
                     self.no_home(name, span);
+                } else if !is_bo && !self.mirrors() {
+                    self.no_mirror(name, span);
                 }
             }
             Place::Address(address) => self.aligned(address, width, span),
@@ -174,6 +178,22 @@ impl Bounds<'_> {
         let help =
             format!("give it one (`{name}: vram 64K at 1G`), or use the address where it is bound");
         self.error(span, message, help);
+    }
+
+    /// Whether something mirrors CPU memory, as far as the text tells.
+    fn mirrors(&self) -> bool {
+        let mut found = self.test.vms.iter().any(|vm| vm.mirror || vm.fault);
+        for steps in lists(self.test) {
+            each_step(steps, &mut |step| {
+                found |= matches!(&step.action, Action::Create(Create::Vm(vm)) if vm.fault);
+            });
+        }
+        found
+    }
+
+    fn no_mirror(&mut self, name: &str, span: Span) {
+        let message = format!("`{name}` is CPU memory, which no VM of this scenario reaches");
+        self.error(span, message, "add `vm: { svm: true }`, or use a buffer object");
     }
 
     fn fences(&mut self, fences: &[Fence], cpu: bool, span: Span) {

@@ -2,7 +2,7 @@
 //!
 //! Compact: `map 0..2 a+1 ro kind=3`, `unmap 0..8 sparse`, `unmap_all a`, `prefetch 0..2 vram`,
 //! `madvise 0..2 none`; numbers count units from `base`. Words are split at blanks, so expressions
-//! inside have none.
+//! inside have none. In place of a range stands the name of CPU memory, or `a@FROM..TO` in bytes of it.
 
 use super::super::ast::Span;
 use super::super::expect::{Mapping, Target};
@@ -131,7 +131,40 @@ impl Lower<'_> {
             return None;
         };
         let part = self.sub_node(node, *at, word);
+        let memory = word.split('@').next().unwrap_or(word);
+        if !word.contains("..") || word.contains('@') {
+            if self.names.is(Kind::Memory, memory) {
+                return self.range_of_memory(&part, memory);
+            }
+            if word.contains('@') {
+                // Not declared: it says so itself.
+                self.names.use_of(&[Kind::Memory], memory, part.span);
+                return None;
+            }
+        }
         self.range(&part)
+    }
+
+    /// `NAME` or `NAME@FROM..TO` in bytes: the addresses of CPU memory.
+    fn range_of_memory(&mut self, node: &Node, name: &str) -> Option<(Expr, Expr)> {
+        self.names.use_of(&[Kind::Memory], name, node.span);
+        let text = self.word_text(node, "CPU memory")?;
+        let start = Expr::Var(format!("&{name}"));
+        let Some((_, part)) = text.split_once('@') else {
+            let size = self.sizes.get(name).cloned().unwrap_or_else(poison);
+            return Some((start, size));
+        };
+        let Some((from, to)) = part.split_once("..") else {
+            let help = format!("write `{name}@0..4K`");
+            self.error("wrong-type", node.span, format!("`{text}` is no part of memory"), help);
+            return None;
+        };
+        let at = name.len() + 1;
+        let first = self.expr_in(node, from, at);
+        let last = self.expr_in(node, to, at + from.len() + 2);
+        let size = self.combine(Op::Sub, last, first.clone(), node.span);
+        let addr = Expr::Binary(Op::Add, Box::new(start), Box::new(first));
+        Some((addr, size))
     }
 
     fn extra_words(&mut self, node: &Node, words: &[(usize, &str)], help: &str) {

@@ -225,8 +225,9 @@ impl Lower<'_> {
 
     pub(super) fn vm(&mut self, key: &Key, node: Option<&Node>, client: String) -> Vm {
         let name = key.text.clone();
-        let mut vm =
-            Vm { name, client, va_end: None, hole: None, long_running: false, span: key.span };
+        let (va_end, hole, span) = (None, None, key.span);
+        let (long_running, fault, mirror) = (false, false, false);
+        let mut vm = Vm { name, client, va_end, hole, long_running, fault, mirror, span };
         let Some(node) = node.filter(|n| !matches!(n.kind, NodeKind::Null)) else { return vm };
         let map = self.shape(node, &VM);
         if let Some(client) = map.get("client").and_then(|n| self.name_ref(n, &[Kind::Client])) {
@@ -245,6 +246,13 @@ impl Lower<'_> {
             if vm.long_running {
                 self.need("long_running", node.span);
             }
+        }
+        vm.mirror = self.flag(map.get("svm"), false);
+        vm.fault = self.flag(map.get("fault"), vm.mirror);
+        if vm.fault || vm.mirror {
+            let node = map.get("svm").or(map.get("fault"));
+            self.need("svm", node.map_or(key.span, |n| n.span));
+            vm.long_running = self.flag(map.get("long_running"), true);
         }
         self.need("vm_bind", key.span);
         vm

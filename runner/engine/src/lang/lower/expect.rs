@@ -59,6 +59,9 @@ impl Lower<'_> {
                 banned: self.flag(call.get("banned"), true),
             }),
             "syncobj" => self.syncobj_expect(call),
+            "sees" | "svm.pages" | "svm.attributes" | "svm.fault_buffer" => {
+                self.svm_expect(call, name)
+            }
             "counters" => {
                 self.need("counters", call.span);
                 Some(ExpectKind::Counters(self.bounds(call.value?)))

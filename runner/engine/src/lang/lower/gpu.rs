@@ -165,7 +165,7 @@ impl Lower<'_> {
     }
 
     /// Bytes from an offset to the end of memory.
-    fn rest_of(&mut self, name: &str, offset: &Expr, span: Span) -> Expr {
+    pub(super) fn rest_of(&mut self, name: &str, offset: &Expr, span: Span) -> Expr {
         match self.sizes.get(name).cloned() {
             Some(size) => {
                 let rest = Expr::Binary(Op::Sub, Box::new(size), Box::new(offset.clone()));

@@ -1,6 +1,6 @@
 //! Memory declarations, compact and long.
 
-use super::super::ast::{Home, Memory, MemoryKind, Pattern, Span, Vm};
+use super::super::ast::{CpuKind, Home, Memory, MemoryKind, Pattern, Protection, Span, Vm};
 use super::super::expr::Expr;
 use super::super::grammar::{MEMORY, cpu_kind};
 use super::super::yaml::{Key, Node, NodeKind};
@@ -33,6 +33,9 @@ impl Lower<'_> {
             Some(node) => self.memory_kind(&node, private)?,
             None => return None,
         };
+        let access = self.access(map.get("access"));
+        let align = map.get("align").map(|n| self.expr(n));
+        self.only_cpu(&kind, &map);
         let readonly = self.flag(map.get("ro"), false);
         let home = match map.get("at") {
             Some(at) => {
@@ -48,7 +51,30 @@ impl Lower<'_> {
         let pattern = map.get("pattern").map(|n| self.pattern(n));
         let pattern = pattern.unwrap_or_else(|| default_pattern(&kind));
         self.memory_needs(&kind, home.is_some(), key.span);
-        Some(Memory { name: key.text.clone(), kind, size, pattern, client, home, span: key.span })
+        let (name, span) = (key.text.clone(), key.span);
+        let access =
+            if kind == MemoryKind::Cpu(CpuKind::ProtNone) { Protection::None } else { access };
+        Some(Memory { name, kind, size, pattern, access, align, client, home, span })
+    }
+
+    /// Keys that mean something for CPU memory only, or for buffer objects only.
+    fn only_cpu(&mut self, kind: &MemoryKind, map: &Map<'_>) {
+        let (keys, what): (&[&str], _) = match kind {
+            MemoryKind::Bo { .. } => (&["access", "align"], "CPU memory"),
+            MemoryKind::Cpu(_) => (&["at", "ro"], "buffer objects"),
+        };
+        for key in keys {
+            if let Some(span) = map.key_span(key) {
+                let message = format!("`{key}` is for {what}");
+                let help = match kind {
+                    MemoryKind::Bo { .. } => "leave it out, or choose a kind of CPU memory",
+                    MemoryKind::Cpu(_) => {
+                        "the GPU reaches CPU memory at the CPU's address: leave it out"
+                    }
+                };
+                self.error("impossible", span, message, help);
+            }
+        }
     }
 
     fn memory_size(&mut self, map: &Map<'_>, node: &Node) -> Expr {
@@ -104,8 +130,9 @@ impl Lower<'_> {
                 }
                 (Some("ro"), _) => readonly = Some(word.span),
                 (Some("zero"), _) => pattern = Some(Pattern::Zero),
+                (Some("unique"), _) => pattern = Some(Pattern::Unique),
                 _ => {
-                    let help = "compact memory is `KIND SIZE [at ADDRESS] [ro] [zero]`, without \
+                    let help = "compact memory is `KIND SIZE [at ADDRESS] [ro] [zero] [unique]`, without \
                                 spaces in expressions; use a mapping for more";
                     let message = format!("`{}` has no place here", word.text().unwrap_or(""));
                     self.error("unknown-key", word.span, message, help);
@@ -114,15 +141,27 @@ impl Lower<'_> {
         }
         let kind = kind?;
         let client = self.client.clone();
+        let mut access = Protection::default();
         if let Some(span) = readonly {
-            self.need("vm_bind.readonly", span);
+            match kind {
+                MemoryKind::Bo { .. } => self.need("vm_bind.readonly", span),
+                MemoryKind::Cpu(_) => access = Protection::Read,
+            }
+        }
+        if kind == MemoryKind::Cpu(CpuKind::ProtNone) {
+            access = Protection::None;
+        }
+        if home.is_some() && matches!(kind, MemoryKind::Cpu(_)) {
+            let help = "the GPU reaches CPU memory at the CPU's address: leave `at` out";
+            self.error("impossible", node.span, "`at` is for buffer objects", help);
         }
         self.memory_needs(&kind, home.is_some(), key.span);
         let readonly = readonly.is_some();
         let home = home.map(|addr| Home { vm: self.home_vm(None, &client, vms), addr, readonly });
         let pattern = pattern.unwrap_or_else(|| default_pattern(&kind));
         let name = key.text.clone();
-        Some(Memory { name, kind, size: size_expr, pattern, client, home, span: key.span })
+        let (size, span, align) = (size_expr, key.span, None);
+        Some(Memory { name, kind, size, pattern, access, align, client, home, span })
     }
 
     fn home_vm(&mut self, vm: Option<String>, client: &str, vms: &[Vm]) -> String {
@@ -137,8 +176,7 @@ impl Lower<'_> {
         match kind {
             MemoryKind::Bo { vram: true, system: false, .. } => self.need("vram", span),
             MemoryKind::Bo { .. } => self.need("placement", span),
-            MemoryKind::Cpu(_) if home => self.need("svm", span),
-            MemoryKind::Cpu(_) => {}
+            MemoryKind::Cpu(kind) => self.kind_needs(*kind, span),
         }
         if home {
             self.need("vm_bind", span);

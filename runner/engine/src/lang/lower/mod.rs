@@ -10,6 +10,7 @@ mod gpu;
 mod memory;
 mod names;
 mod step;
+mod svm;
 mod value;
 
 use super::ast::{Queue, QueueClass, Span, Test, Tier, Vm};
@@ -306,6 +307,8 @@ impl Lower<'_> {
                     va_end: None,
                     hole: None,
                     long_running: false,
+                    fault: false,
+                    mirror: false,
                     span: Span::default(),
                 });
             }

@@ -70,8 +70,13 @@ impl Lower<'_> {
     }
 
     fn inject_kind(&mut self, key: &Key) -> Option<InjectKind> {
-        let kinds =
-            [InjectKind::Alloc, InjectKind::Copy, InjectKind::DmaMap, InjectKind::AsyncBind];
+        let kinds = [
+            InjectKind::Alloc,
+            InjectKind::Copy,
+            InjectKind::DmaMap,
+            InjectKind::AsyncBind,
+            InjectKind::Migrate,
+        ];
         let found = INJECT_KINDS.iter().position(|k| *k == key.text);
         if found.is_none() {
             let help = suggestion(&key.text, INJECT_KINDS.iter().copied(), "kinds");
@@ -160,6 +165,8 @@ impl Lower<'_> {
             "inject" | "delay.arm" | "delay.wait" | "delay.release" | "evict" => {
                 self.debug_action(call, name)
             }
+            name if name.starts_with("mm.") => self.mm_step(call, name),
+            name if name.starts_with("svm.") => self.svm_step(call, name),
             "merge" => self.merge(call),
             "abi" => self.word_text(call.value?, "the name of a case").map(Action::Abi),
             _ => self.sync(call, name),
@@ -440,6 +447,10 @@ impl Lower<'_> {
             "evict" => {
                 if value.text() == Some("all") {
                     return Some(Action::Evict(None));
+                }
+                if value.text() == Some("svm") {
+                    self.need("svm.migrate", call.span);
+                    return Some(Action::EvictSvm);
                 }
                 Some(Action::Evict(Some(self.name_ref(value, &[Kind::Memory])?)))
             }

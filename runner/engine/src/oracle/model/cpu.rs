@@ -189,7 +189,9 @@ impl Model {
             let mut refused = 0;
             for placed in &placed {
                 match placed.to {
-                    Translation::Object { object, shift, readonly, .. } if !(readonly && writes) => {
+                    Translation::Object { object, shift, readonly, .. }
+                        if !(readonly && writes) =>
+                    {
                         let place = (object, a.wrapping_add(shift), b.wrapping_add(shift));
                         if !places.contains(&place) {
                             places.push(place);

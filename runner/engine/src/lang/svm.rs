@@ -1,0 +1,299 @@
+//! Steps and expectations about the CPU's memory and what the device has of it: system calls of a process,
+//! shared virtual memory. Owns the tree only.
+
+use super::ast::{CpuKind, Protection};
+use super::expect::{Check, Reader};
+use super::expr::Expr;
+use super::step::{Place, Region};
+use std::time::Duration;
+
+/// A part of memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// First byte.
+    pub at: Place,
+    /// Bytes.
+    pub size: Expr,
+}
+
+/// A call by which a process changes its memory.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MmStep {
+    /// `mmap` in the place of what is there.
+    Map {
+        /// Where.
+        part: Part,
+        /// What.
+        kind: CpuKind,
+        /// Permissions.
+        access: Protection,
+    },
+    /// `munmap`.
+    Unmap(Part),
+    /// `mprotect`.
+    Protect {
+        /// Where.
+        part: Part,
+        /// Permissions.
+        access: Protection,
+    },
+    /// `mremap`.
+    Remap {
+        /// What.
+        part: Part,
+        /// The new place; none: where it is.
+        to: Option<Place>,
+        /// The new size; none: as it is.
+        new_size: Option<Expr>,
+        /// The old addresses stay mapped (`MREMAP_DONTUNMAP`).
+        keep: bool,
+    },
+    /// `madvise`.
+    Advise {
+        /// Where.
+        part: Part,
+        /// What.
+        advice: Advice,
+    },
+    /// `mlock`, `munlock`.
+    Lock {
+        /// Where.
+        part: Part,
+        /// Lock, rather than let go.
+        locked: bool,
+    },
+}
+
+/// Advice about memory, as `madvise` takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "named as in madvise(2)")]
+pub enum Advice {
+    DontNeed,
+    Free,
+    HugePage,
+    NoHugePage,
+    Collapse,
+    PageOut,
+    Cold,
+    WillNeed,
+    PopulateRead,
+    PopulateWrite,
+    DontFork,
+    WipeOnFork,
+    Mergeable,
+    Unmergeable,
+    Remove,
+    HwPoison,
+    SoftOffline,
+    GuardInstall,
+    GuardRemove,
+}
+
+impl Advice {
+    /// All with the words of scenarios.
+    pub const NAMES: &'static [(&'static str, Advice)] = &[
+        ("dontneed", Advice::DontNeed),
+        ("free", Advice::Free),
+        ("hugepage", Advice::HugePage),
+        ("nohugepage", Advice::NoHugePage),
+        ("collapse", Advice::Collapse),
+        ("pageout", Advice::PageOut),
+        ("cold", Advice::Cold),
+        ("willneed", Advice::WillNeed),
+        ("populate_read", Advice::PopulateRead),
+        ("populate_write", Advice::PopulateWrite),
+        ("dontfork", Advice::DontFork),
+        ("wipeonfork", Advice::WipeOnFork),
+        ("mergeable", Advice::Mergeable),
+        ("unmergeable", Advice::Unmergeable),
+        ("remove", Advice::Remove),
+        ("hwpoison", Advice::HwPoison),
+        ("soft_offline", Advice::SoftOffline),
+        ("guard_install", Advice::GuardInstall),
+        ("guard_remove", Advice::GuardRemove),
+    ];
+}
+
+/// What is asked of the device about memory that both reach.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SvmStep {
+    /// Moves pages.
+    Migrate {
+        /// Which.
+        part: Part,
+        /// The VM; none: the client's default.
+        vm: Option<String>,
+        /// Where to.
+        to: Region,
+        /// All or nothing.
+        strict: bool,
+        /// How many have to arrive.
+        pages: Option<Check>,
+    },
+    /// Reserves pages for the device's atomics.
+    Exclusive {
+        /// Which.
+        part: Part,
+        /// The VM.
+        vm: Option<String>,
+        /// How many have to be reserved.
+        pages: Option<Check>,
+    },
+    /// Sets attributes.
+    Set {
+        /// Of which.
+        part: Part,
+        /// The VM.
+        vm: Option<String>,
+        /// Those that are set.
+        attributes: Attributes,
+    },
+    /// Sets sizes of the driver's.
+    Tune(Tune),
+    /// Acts on the buffer of faults.
+    Faults {
+        /// What.
+        action: FaultAction,
+        /// Waiting: how many faults.
+        count: Expr,
+        /// Longest wait.
+        timeout: Duration,
+    },
+}
+
+/// Attributes, as far as they are given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Attributes {
+    /// Preferred region; `Some(None)`: no preference.
+    pub preferred: Option<Option<Region>>,
+    /// Atomics.
+    pub atomic: Option<AtomicMode>,
+    /// What a migration may take: all, or with `Some(true)` only what is in system memory.
+    pub system_only: Option<bool>,
+    /// How long a page stays on the device at least.
+    pub timeslice: Option<Duration>,
+}
+
+/// Which atomics a range is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AtomicMode {
+    /// The driver chooses.
+    Undefined,
+    /// The device's.
+    Device,
+    /// Device and CPU.
+    Global,
+    /// The CPU's alone.
+    Cpu,
+}
+
+/// Sizes of the driver's, as far as they are given.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tune {
+    /// Bytes of a notifier.
+    pub notifier: Option<Expr>,
+    /// Sizes of ranges.
+    pub chunks: Vec<Expr>,
+    /// Ranges up to this size are made of pages that are there.
+    pub check_pages: Option<Expr>,
+    /// Entries of the fault buffer.
+    pub fault_entries: Option<Expr>,
+    /// Faults handled at once.
+    pub fault_batch: Option<Expr>,
+}
+
+/// Acts on the buffer of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FaultAction {
+    /// Handles no fault from now on.
+    Pause,
+    /// Handles faults again.
+    Resume,
+    /// Drops what waits; it comes again.
+    Flush,
+    /// Waits until there are some.
+    Wait,
+}
+
+/// Where a page is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PagePlace {
+    /// Nothing is there.
+    Nowhere,
+    /// System memory.
+    System,
+    /// Memory of the device that is asked.
+    Vram,
+    /// Memory of another device.
+    Other,
+    /// The zero page.
+    Zero,
+}
+
+impl PagePlace {
+    /// All with the words of scenarios.
+    pub const NAMES: &'static [(&'static str, PagePlace)] = &[
+        ("nowhere", PagePlace::Nowhere),
+        ("system", PagePlace::System),
+        ("vram", PagePlace::Vram),
+        ("other", PagePlace::Other),
+        ("zero", PagePlace::Zero),
+    ];
+}
+
+/// What a translation of the GPU allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// There is none.
+    Nothing,
+    /// Reads.
+    Read,
+    /// Writes too.
+    Write,
+    /// Atomics too.
+    Atomic,
+}
+
+impl Reach {
+    /// All with the words of scenarios.
+    pub const NAMES: &'static [(&'static str, Reach)] = &[
+        ("none", Reach::Nothing),
+        ("ro", Reach::Read),
+        ("rw", Reach::Write),
+        ("atomic", Reach::Atomic),
+    ];
+}
+
+/// What pages must be, as far as it is given.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PagesExpect {
+    /// Which.
+    pub part: Part,
+    /// The VM.
+    pub vm: Option<String>,
+    /// In one of these places; empty: anywhere.
+    pub places: Vec<PagePlace>,
+    /// What the CPU may do there without another fault.
+    pub access: Option<Protection>,
+    /// What the GPU's translation allows, one of these; empty: anything.
+    pub gpu: Vec<Reach>,
+    /// Size of the CPU's mapping as a power of two of pages.
+    pub order: Option<Check>,
+    /// Size of the GPU's.
+    pub gpu_order: Option<Check>,
+    /// How many pages are so; none: all.
+    pub count: Option<Check>,
+}
+
+/// What CPU and GPU have to find at each page.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sees {
+    /// Which.
+    pub part: Part,
+    /// The VM.
+    pub vm: Option<String>,
+    /// Who looks.
+    pub by: Reader,
+    /// The first and last page of each part that cannot be read have to fault, too.
+    pub holes: bool,
+}
