@@ -134,8 +134,14 @@ pub trait Host: Mirror + Send + Sync + Sized + 'static {
     /// The address space of a calling thread, to be mirrored.
     ///
     /// # Errors
-    /// `EOPNOTSUPP`: the world cannot mirror address spaces, or not this one.
+    /// `EOPNOTSUPP`: the world cannot mirror address spaces, or not this one; `RESTARTSYS`: the call is
+    /// to be made again, having changed nothing.
     fn mm(&self, task: Self::Task) -> Result<Self::Mm, Errno>;
+
+    /// Whether [`Host::mm`] would give one, at no cost worth mentioning.
+    fn can_mirror(&self, task: Self::Task) -> bool {
+        self.mm(task).is_ok()
+    }
 
     // ---- time and user memory ------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ const MAX_WAIT_MS: u32 = 60_000;
 
 /// Whether the caller's address space can be mirrored.
 pub fn is_possible<H: Host>(call: &Call<'_, H>) -> bool {
-    call.dev.host.mm(call.task).is_ok()
+    call.dev.host.can_mirror(call.task)
 }
 
 /// [`fp::SVM_ATTR`].

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use fencepost_core::host::{Aperture, Atomic, BusError, Phys, Width};
 
-use super::agent::layout::WINDOW;
 use super::arena::PAGE;
 use super::mm::space::Space;
 use super::mm::{CLIENTS, behind};
@@ -44,7 +43,7 @@ impl World {
                 if !frames.all(|frame| self.physical.in_frame(frame) == first) {
                     return Err(BusError);
                 }
-                (first & !CLIENTS, WINDOW + at.addr)
+                (first & !CLIENTS, self.home.window(0) + at.addr)
             }
         };
         spaces.at(slot).map(|space| Side::Client(space, addr)).ok_or(BusError)

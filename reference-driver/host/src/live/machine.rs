@@ -20,6 +20,7 @@ use nix::fcntl::OFlag;
 use super::Config;
 use super::files::{Identity, Made, What};
 use super::guard::guard;
+use super::mm::Spaces;
 use super::mm::cpu_fault::CpuFault;
 use super::mm::home::Sink;
 use super::reaper::{self, Owner};
@@ -55,6 +56,7 @@ pub(crate) struct Machine {
     engines: u32,
     workers: Mutex<Workers>,
     started: OnceLock<()>,
+    faults: OnceLock<()>,
     watched: OnceLock<Result<(), nix::errno::Errno>>,
     /// Bytes mapped since clients were last asked.
     mapped_bytes: AtomicU64,
@@ -71,6 +73,8 @@ pub(crate) struct Machine {
 #[derive(Default)]
 struct Workers {
     bind: Option<JoinHandle<()>>,
+    /// Services faults of the GPU, once there is an address space.
+    faults: Option<JoinHandle<()>>,
     engines: Vec<JoinHandle<()>>,
 }
 
@@ -81,7 +85,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Machine {
     /// Starts a device.
     pub(crate) fn new(config: &Config) -> Result<Arc<Machine>, Errno> {
-        let world = World::new(config.driver.vram_bytes, config.mirror).map_err(errno)?;
+        let spaces = config.mirror.map(|backend| Arc::new(Spaces::new(backend)));
+        let world = World::new(config.driver.vram_bytes, 0, spaces).map_err(errno)?;
         let driver = Driver::new(world, config.driver)?;
         let paths = config.nodes.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
         let machine = Arc::new_cyclic(|this| Machine {
@@ -91,6 +96,7 @@ impl Machine {
             engines: config.driver.engines,
             workers: Mutex::default(),
             started: OnceLock::new(),
+            faults: OnceLock::new(),
             watched: OnceLock::new(),
             mapped_bytes: AtomicU64::new(0),
             roots: Mutex::default(),
@@ -99,10 +105,8 @@ impl Machine {
             panic: OnceLock::new(),
             this: Weak::clone(this),
         });
-        if let Some(spaces) = &machine.world().spaces {
-            let sink: Weak<dyn Sink> = Arc::<Machine>::downgrade(&machine);
-            spaces.home.connect(sink);
-        }
+        let sink: Weak<dyn Sink> = Arc::<Machine>::downgrade(&machine);
+        machine.world().home.connect(sink);
         Ok(machine)
     }
 
@@ -403,12 +407,20 @@ impl Machine {
     // ---- workers -------------------------------------------------------------------------------
 
     fn start_workers(&self, engines: bool) {
-        if self.started.get().is_some() {
+        let mirrored = || self.world().spaces.as_ref().is_some_and(|spaces| !spaces.is_empty());
+        let faults = self.faults.get().is_none() && mirrored();
+        if self.started.get().is_some() && !faults {
             return;
         }
         let mut workers = lock(&self.workers);
+        if faults && workers.faults.is_none() {
+            // Apart from the others, since it waits for pages.
+            workers.faults = self.start("faults".to_owned(), vec![Worker::Fault]);
+            let _once = self.faults.set(());
+        }
         if workers.bind.is_none() {
-            workers.bind = self.start("bind".to_owned(), Worker::COMMON.to_vec());
+            let others = Worker::COMMON.into_iter().filter(|worker| *worker != Worker::Fault);
+            workers.bind = self.start("bind".to_owned(), others.collect());
         }
         if engines && workers.engines.is_empty() {
             let start =
@@ -451,8 +463,8 @@ impl Machine {
         if let Some(spaces) = &self.world().spaces {
             spaces.stop();
         }
-        let Workers { bind, engines } = std::mem::take(&mut *lock(&self.workers));
-        for worker in bind.into_iter().chain(engines) {
+        let Workers { bind, faults, engines } = std::mem::take(&mut *lock(&self.workers));
+        for worker in bind.into_iter().chain(faults).chain(engines) {
             // Panics of the driver were caught inside.
             let _ended = worker.join();
         }

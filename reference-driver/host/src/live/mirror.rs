@@ -50,7 +50,7 @@ impl Drop for Exclusive {
 impl World {
     /// A mirror was asked for, so there are address spaces.
     fn spaces(&self) -> Result<&Spaces, Errno> {
-        self.spaces.as_ref().ok_or(Errno::OPNOTSUPP)
+        self.spaces.as_deref().ok_or(Errno::OPNOTSUPP)
     }
 }
 
@@ -95,6 +95,10 @@ impl Mirror for World {
     type Exclusive = Exclusive;
     type CpuFault = CpuFault;
 
+    fn device(&self) -> u8 {
+        self.home.number
+    }
+
     fn mm_id(&self, mm: &Mm) -> u64 {
         mm.0.number
     }
@@ -116,7 +120,7 @@ impl Mirror for World {
         if mm.0.is_over() {
             return Err(Errno::FAULT);
         }
-        let home = Arc::clone(&self.spaces()?.home);
+        let home = Arc::clone(&self.home);
         let interval = mm.0.notifiers.insert(span, cookie, home);
         Ok(Notifier { space: Arc::clone(&mm.0), interval })
     }
@@ -155,18 +159,19 @@ impl Mirror for World {
     }
 
     fn migrate_setup(&self, way: Way<'_, Self>) -> Result<Migration, Errno> {
-        let spaces = self.spaces()?;
         match way {
             Way::ToDevice { mm, span, owner, devices } => {
-                Migration::to_device(&mm.0, &spaces.home, span, owner, devices)
+                Migration::to_device(&mm.0, &self.home, span, owner, devices)
             }
             Way::ToSystem { mm, span, owner } => {
-                Migration::to_system(&mm.0, &spaces.home, span, owner)
+                Migration::to_system(&mm.0, &self.home, span, owner)
             }
             Way::CpuFault { fault, span, owner } => {
-                Migration::for_fault(fault, &spaces.home, span, owner)
+                Migration::for_fault(fault, &self.home, span, owner)
             }
-            Way::Evict { frame, count } => Ok(Migration::evict(spaces, frame, count)),
+            Way::Evict { frame, count } => {
+                Ok(Migration::evict(self.spaces()?, &self.home, frame, count))
+            }
         }
     }
 
@@ -211,8 +216,7 @@ impl Mirror for World {
     }
 
     fn frames_freed(&self, each: &mut dyn FnMut(u64, u64)) {
-        let Some(spaces) = &self.spaces else { return };
-        for (first, count) in spaces.home.take_freed() {
+        for (first, count) in self.home.take_freed() {
             each(first, count);
         }
     }

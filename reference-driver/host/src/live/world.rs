@@ -16,10 +16,9 @@ use nix::time::{ClockId, clock_gettime};
 use super::arena::{Arena, PAGE};
 use super::files::{Files, What};
 use super::gpu::Physical;
-use super::migrate::Backend;
 use super::mirror::Mm;
-use super::mm::Spaces;
 use super::mm::home::Home;
+use super::mm::{self, Spaces, cpu_fault};
 use super::serve::Port;
 use super::sys::client::{self, Way};
 use super::threads::{Pending, Threads};
@@ -46,7 +45,9 @@ pub(crate) struct World {
     pub(crate) over: AtomicBool,
     pub(crate) physical: Physical,
     /// Clients' address spaces, if they can be mirrored.
-    pub(crate) spaces: Option<Spaces>,
+    pub(crate) spaces: Option<Arc<Spaces>>,
+    /// This device, as they see it.
+    pub(crate) home: Arc<Home>,
     /// Inode of the arena.
     pub(crate) inode: u64,
     regions: Mutex<Regions>,
@@ -94,20 +95,19 @@ pub(crate) fn errno(errno: nix::errno::Errno) -> Errno {
 }
 
 impl World {
-    /// A world with so much VRAM.
+    /// A world with so much VRAM: the device of that number among those that share `spaces`.
     pub(crate) fn new(
         vram_bytes: u64,
-        mirror: Option<Backend>,
+        device: u8,
+        spaces: Option<Arc<Spaces>>,
     ) -> Result<World, nix::errno::Errno> {
         let arena = Arena::new()?;
         let physical = Physical::new(vram_bytes);
-        let spaces = mirror.map(|backend| {
-            let home = Home::new(physical.content(), vram_bytes / PAGE);
-            Spaces::new(Arc::new(home), backend)
-        });
+        let home = Arc::new(Home::new(device, physical.content(), vram_bytes / PAGE));
         Ok(World {
             inode: nix::sys::stat::fstat(arena.memfd())?.st_ino,
             spaces,
+            home,
             files: Files::new(arena.memfd())?,
             arena,
             threads: Threads::default(),
@@ -167,6 +167,14 @@ impl World {
         }
     }
 
+    /// Brings back what is away of a range that the host is to copy; true when anything was.
+    fn bring_back(&self, task: Task, addr: u64, len: u64) -> bool {
+        let spaces = self.spaces.as_ref().filter(|spaces| !spaces.is_empty());
+        let process = spaces.and_then(|_| self.threads.process(task.tid));
+        let space = spaces.zip(process).and_then(|(spaces, process)| spaces.of(process));
+        space.is_some_and(|space| cpu_fault::serve_range(&space, addr, len))
+    }
+
     /// Whether memory of the task may be accessed: for one whose call is over, it must still be the
     /// same thread.
     fn check(&self, task: Task) -> Result<(), Errno> {
@@ -188,6 +196,11 @@ impl Host for World {
         spaces.enlist(process, task.tid, self.way).map(Mm)
     }
 
+    fn can_mirror(&self, task: Task) -> bool {
+        let spaces = self.spaces.as_ref();
+        spaces.is_some_and(|_| mm::is_prepared(task.tid, self.way))
+    }
+
     fn now_ns(&self) -> u64 {
         // The clock cannot fail for this id.
         clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
@@ -197,12 +210,21 @@ impl Host for World {
 
     fn copy_from_user(&self, task: Task, addr: u64, buf: &mut [u8]) -> Result<(), Errno> {
         self.check(task)?;
-        client::read(self.way, task.tid, addr, buf).map_err(|_| Errno::FAULT)
+        let len = buf.len() as u64;
+        let mut read = || client::read(self.way, task.tid, addr, buf).map_err(|_| Errno::FAULT);
+        match read() {
+            Err(_) if self.bring_back(task, addr, len) => read(),
+            result => result,
+        }
     }
 
     fn copy_to_user(&self, task: Task, addr: u64, buf: &[u8]) -> Result<(), Errno> {
         self.check(task)?;
-        client::write(self.way, task.tid, addr, buf).map_err(|_| Errno::FAULT)
+        let write = || client::write(self.way, task.tid, addr, buf).map_err(|_| Errno::FAULT);
+        match write() {
+            Err(_) if self.bring_back(task, addr, buf.len() as u64) => write(),
+            result => result,
+        }
     }
 
     fn bo_create(&self, size: u64) -> Result<BoMem, Errno> {

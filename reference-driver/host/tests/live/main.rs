@@ -7,6 +7,7 @@ mod files;
 mod host;
 mod memory;
 mod mirror;
+mod svm;
 mod waits;
 
 use std::process::ExitCode;
@@ -19,7 +20,7 @@ type Role = (&'static str, fn());
 
 /// Clients whose test is only that they succeed and leave nothing behind.
 fn clients() -> Vec<Role> {
-    [files::ROLES, memory::ROLES, waits::ROLES].concat()
+    [files::ROLES, memory::ROLES, waits::ROLES, svm::ROLES].concat()
 }
 
 /// Tests with more to them.

@@ -4,8 +4,12 @@
 //! All of it is far below where Linux places programs, heaps and libraries on x86-64, so that a
 //! program does not come across it by chance; mirrored translations of it are refused.
 
-/// Device memory of SVM: the page of frame `n` stands at `WINDOW + n * PAGE`.
+/// Device memory of SVM, a window for each device: the page of frame `n` stands at `n * PAGE` there.
 pub(crate) const WINDOW: u64 = 0x5000_0000_0000;
+/// Size of a window in bytes.
+pub(crate) const WINDOW_SIZE: u64 = 1 << 36;
+/// Number of windows.
+pub(crate) const WINDOWS: usize = 8;
 /// Pages that are exclusive to the device.
 pub(crate) const HELD: u64 = 0x5080_0000_0000;
 /// Number of pages there.

@@ -178,13 +178,12 @@ impl Migration {
     }
 
     /// Frames to system memory, wherever they are mapped.
-    pub(crate) fn evict(spaces: &Spaces, first: u64, count: u64) -> Migration {
+    pub(crate) fn evict(spaces: &Spaces, home: &Arc<Home>, first: u64, count: u64) -> Migration {
         let span = Span::new(0, count * PAGE);
         let items = (0..count).map(|n| stays(usize::MAX, n * PAGE)).collect();
-        let home = Arc::clone(&spaces.home);
         let mut new = Migration {
             spaces: Vec::new(),
-            home,
+            home: Arc::clone(home),
             owner: 0,
             span,
             items,
@@ -193,11 +192,11 @@ impl Migration {
         };
         // By number, so that two of these cannot wait for each other.
         for space in spaces.all() {
-            if space.table().in_frames(first, count).is_empty() {
+            if space.table().in_frames(home.number, first, count).is_empty() {
                 continue;
             }
             let entered = space.enter();
-            let found = space.table().in_frames(first, count);
+            let found = space.table().in_frames(home.number, first, count);
             let place = new.spaces.len();
             for (frame, addr) in &found {
                 let item = &mut new.items[(frame - first) as usize];

@@ -65,6 +65,16 @@ pub(crate) fn serve(space: &Arc<Space>, page: u64) -> Outcome {
     }
 }
 
+/// Serves faults at all pages of a range that are away; true when there were some.
+pub(crate) fn serve_range(space: &Arc<Space>, addr: u64, len: u64) -> bool {
+    let span = Span::new(addr & !(PAGE - 1), addr.saturating_add(len));
+    let away: Vec<u64> = {
+        let table = space.table();
+        table.pages().range(span.start..span.end.max(span.start)).map(|(page, _)| *page).collect()
+    };
+    away.iter().fold(false, |any, page| serve(space, *page) == Outcome::Again || any)
+}
+
 /// A client's thread took a signal for an access: 0, it is to try again; 1, the fault is its own.
 pub(crate) fn signalled(
     space: &Arc<Space>,

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use fencepost_core::host::mirror::Invalidation;
 use fencepost_uapi::Errno;
 
+use super::super::agent::layout::{WINDOW, WINDOW_SIZE};
+use super::super::arena::PAGE;
 use super::cpu_fault::CpuFault;
 
 /// The driver, as an address space calls it.
@@ -39,8 +41,13 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    pub(crate) fn new(content: Arc<Box<[AtomicU64]>>, frames: u64) -> Home {
-        Home { number: 0, frames, content, sink: OnceLock::new(), freed: Mutex::default() }
+    pub(crate) fn new(number: u8, content: Arc<Box<[AtomicU64]>>, frames: u64) -> Home {
+        Home { number, frames, content, sink: OnceLock::new(), freed: Mutex::default() }
+    }
+
+    /// Where a frame's memory is in an address space.
+    pub(crate) fn window(&self, frame: u64) -> u64 {
+        WINDOW + u64::from(self.number) * WINDOW_SIZE + frame * PAGE
     }
 
     /// From now on a frame's memory is in the window of the address space in a slot.

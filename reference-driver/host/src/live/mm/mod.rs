@@ -31,7 +31,6 @@ use super::migrate::Backend;
 use super::serve::Port;
 use super::sys::client::{self, Way};
 use super::sys::notify::{Answer, Call};
-use home::Home;
 use space::{Space, Start};
 
 /// Address spaces at a time: part of a system address.
@@ -66,9 +65,8 @@ enum Starting {
     Came(Lane, (OwnedFd, u64)),
 }
 
-/// The address spaces of one device's clients.
+/// The address spaces of the clients of devices that share them.
 pub(crate) struct Spaces {
-    pub(crate) home: Arc<Home>,
     backend: Backend,
     slots: RwLock<[Option<Arc<Space>>; SLOTS]>,
     count: AtomicUsize,
@@ -79,9 +77,8 @@ pub(crate) struct Spaces {
 }
 
 impl Spaces {
-    pub(crate) fn new(home: Arc<Home>, backend: Backend) -> Spaces {
+    pub(crate) fn new(backend: Backend) -> Spaces {
         Spaces {
-            home,
             backend,
             slots: RwLock::default(),
             count: AtomicUsize::new(0),
@@ -171,8 +168,8 @@ impl Spaces {
         // Slots are taken in turn, so that a stale address finds nothing for long.
         let free = (0..SLOTS).map(|i| (number as usize + i) % SLOTS).find(|i| slots[*i].is_none());
         let slot = free.ok_or(Errno::NOMEM)?;
-        let (home, backend) = (Arc::clone(&self.home), self.backend);
-        let start = Start { number, slot: slot as u64, process, lane, home, backend, socket };
+        let (slot_number, backend) = (slot as u64, self.backend);
+        let start = Start { number, slot: slot_number, process, lane, backend, socket };
         let space = Arc::new(Space::new(start).map_err(|_| Errno::OPNOTSUPP)?);
         let watch = watch::Watch::start(&space).map_err(|_| Errno::NOMEM)?;
         slots[slot] = Some(Arc::clone(&space));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use fencepost_core::gpuva::Span;
 
-use super::super::agent::layout::{HELD, WINDOW};
+use super::super::agent::layout::HELD;
 use super::super::arena::PAGE;
 use super::home::Home;
 
@@ -36,7 +36,7 @@ impl Place {
     /// Address in the client's address space.
     pub(crate) fn window(&self) -> u64 {
         match self {
-            Place::Device { frame, .. } => WINDOW + frame * PAGE,
+            Place::Device { home, frame, .. } => home.window(*frame),
             Place::Held { slot, .. } => HELD + slot * PAGE,
         }
     }
@@ -85,8 +85,8 @@ impl Run {
 #[derive(Default)]
 pub(crate) struct Table {
     pages: BTreeMap<u64, Moved>,
-    /// Addresses by frame.
-    frames: BTreeMap<u64, u64>,
+    /// Addresses by device and frame.
+    frames: BTreeMap<(u8, u64), u64>,
     /// Disjoint ranges that userfaultfd watches: start, end.
     watched: BTreeMap<u64, u64>,
 }
@@ -115,25 +115,26 @@ impl Table {
     /// Notes that a page is away.
     pub(crate) fn insert(&mut self, addr: u64, page: Moved) {
         self.remove(addr);
-        if let Place::Device { frame, .. } = page.place {
-            self.frames.insert(frame, addr);
+        if let Place::Device { home, frame, .. } = &page.place {
+            self.frames.insert((home.number, *frame), addr);
         }
         self.pages.insert(addr, page);
     }
 
     /// Notes that a page is where the CPU finds it.
     pub(crate) fn remove(&mut self, addr: u64) {
-        if let Some(Moved { place: Place::Device { frame, .. }, .. }) = self.pages.remove(&addr)
-            && self.frames.get(&frame) == Some(&addr)
+        if let Some(Moved { place: Place::Device { home, frame, .. }, .. }) =
+            self.pages.remove(&addr)
+            && self.frames.get(&(home.number, frame)) == Some(&addr)
         {
-            self.frames.remove(&frame);
+            self.frames.remove(&(home.number, frame));
         }
     }
 
-    /// Addresses of the pages in these frames, with the frame.
-    pub(crate) fn in_frames(&self, first: u64, count: u64) -> Vec<(u64, u64)> {
-        let found = self.frames.range(first..first.saturating_add(count));
-        found.map(|(frame, addr)| (*frame, *addr)).collect()
+    /// Addresses of the pages in these frames of a device, with the frame.
+    pub(crate) fn in_frames(&self, device: u8, first: u64, count: u64) -> Vec<(u64, u64)> {
+        let found = self.frames.range((device, first)..(device, first.saturating_add(count)));
+        found.map(|((_, frame), addr)| (*frame, *addr)).collect()
     }
 
     /// The pages of a range as runs.
@@ -225,7 +226,7 @@ mod tests {
     use super::*;
 
     fn table(pages: &[(u64, u64)]) -> Table {
-        let home = Arc::new(Home::new(Arc::default(), 16));
+        let home = Arc::new(Home::new(0, Arc::default(), 16));
         let mut table = Table::default();
         for (addr, frame) in pages {
             let place = Place::Device { home: Arc::clone(&home), frame: *frame, owner: 1 };

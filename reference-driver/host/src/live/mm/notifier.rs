@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn readers_see_what_overlapped_them_only() {
         let sink: Arc<dyn super::super::home::Sink> = Arc::new(Counting::default());
-        let home = Arc::new(Home::new(Arc::default(), 1));
+        let home = Arc::new(Home::new(0, Arc::default(), 1));
         home.connect(Arc::downgrade(&sink));
         let notifiers = Notifiers::new();
         let one = notifiers.insert(Span::new(0x1000, 0x3000), 1, Arc::clone(&home));
@@ -189,7 +189,7 @@ mod tests {
     #[test]
     fn readers_wait_for_the_end() {
         let sink: Arc<dyn super::super::home::Sink> = Arc::new(Counting::default());
-        let home = Arc::new(Home::new(Arc::default(), 1));
+        let home = Arc::new(Home::new(0, Arc::default(), 1));
         home.connect(Arc::downgrade(&sink));
         let notifiers = Notifiers::new();
         let one = notifiers.insert(Span::new(0, 0x1000), 1, home);

@@ -15,11 +15,10 @@ use fencepost_core::host::mirror::Event;
 use fencepost_uapi::Errno;
 
 use super::super::agent::lane::Lane;
-use super::super::agent::layout::{HELD, HELD_PAGES, TAKEN, WINDOW};
+use super::super::agent::layout::{HELD, HELD_PAGES, TAKEN, WINDOWS};
 use super::super::arena::PAGE;
 use super::super::migrate::{Backend, Mover, Piece, Userfault};
 use super::fork::Fork;
-use super::home::Home;
 use super::moved::{Moved, Place, Run, Table};
 use super::notifier::Notifiers;
 use super::vma::{Kernel, Mapping, Page};
@@ -38,14 +37,14 @@ pub(crate) struct Space {
     pub(crate) kernel: Kernel,
     pub(crate) notifiers: Notifiers,
     pub(crate) mover: Mover,
-    pub(crate) home: Arc<Home>,
     /// The last fork, of which only the beginning can be seen.
     fork: Mutex<Option<Fork>>,
     table: Arc<Mutex<Table>>,
     entered: Mutex<bool>,
     left: Condvar,
     slots: Mutex<Vec<u64>>,
-    windows: Mutex<[bool; 2]>,
+    /// Which windows are there: those of devices, and the one of exclusive pages.
+    windows: Mutex<[bool; WINDOWS + 1]>,
     over: AtomicBool,
     /// Pages that came back because the CPU touched them.
     pub(crate) faults: AtomicU64,
@@ -61,20 +60,12 @@ impl Drop for Entered {
     }
 }
 
-/// Which window.
-#[derive(Clone, Copy)]
-enum Window {
-    Device,
-    Held,
-}
-
 /// What [`Space::new`] needs to know.
 pub(crate) struct Start {
     pub(crate) number: u64,
     pub(crate) slot: u64,
     pub(crate) process: i32,
     pub(crate) lane: Lane,
-    pub(crate) home: Arc<Home>,
     pub(crate) backend: Backend,
     /// Our end of a socket, and the number that the other end has in the agent.
     pub(crate) socket: (OwnedFd, u64),
@@ -83,7 +74,7 @@ pub(crate) struct Start {
 impl Space {
     /// An address space whose agent has just come.
     pub(crate) fn new(start: Start) -> io::Result<Space> {
-        let Start { number, slot, process, lane, home, backend, socket } = start;
+        let Start { number, slot, process, lane, backend, socket } = start;
         let table = Arc::new(Mutex::new(Table::default()));
         let (ours, theirs) = socket;
         let mover = match backend {
@@ -107,7 +98,6 @@ impl Space {
             kernel: Kernel::new(process)?,
             notifiers: Notifiers::new(),
             mover,
-            home,
             fork: Mutex::default(),
             table,
             entered: Mutex::new(false),
@@ -183,7 +173,6 @@ impl Space {
         let runs = self.table().runs(Span::new(0, u64::MAX));
         self.table().forget(Span::new(0, u64::MAX));
         free(&runs);
-        self.home.call(|sink| sink.wake());
         true
     }
 
@@ -260,16 +249,16 @@ impl Space {
     }
 
     /// Makes sure that there are pages to move to.
-    fn open_window(&self, window: Window) -> Result<(), Errno> {
+    fn open_window(&self, place: &Place) -> Result<(), Errno> {
         let Mover::Userfault(way) = &self.mover else { return Ok(()) };
+        let (index, start, pages) = match place {
+            Place::Device { home, .. } => (usize::from(home.number), home.window(0), home.frames),
+            Place::Held { .. } => (WINDOWS, HELD, HELD_PAGES),
+        };
         let mut windows = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
-        if windows[window as usize] {
+        if windows[index] {
             return Ok(());
         }
-        let (start, pages) = match window {
-            Window::Device => (WINDOW, self.home.frames),
-            Window::Held => (HELD, HELD_PAGES),
-        };
         let len = pages * PAGE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         let flags = (flags | libc::MAP_FIXED_NOREPLACE) as u64;
@@ -284,17 +273,14 @@ impl Space {
             Err(_) => return Err(Errno::FAULT),
         }
         way.register(Span::new(start, start + len)).map_err(|_| Errno::NOMEM)?;
-        windows[window as usize] = true;
+        windows[index] = true;
         Ok(())
     }
 
     /// Takes pages of one mapping from the CPU to the place, and neighbouring ones after it. Those
     /// that stay are given.
     pub(crate) fn move_out(&self, run: &Run) -> Result<Vec<u64>, Errno> {
-        self.open_window(match run.place {
-            Place::Device { .. } => Window::Device,
-            Place::Held { .. } => Window::Held,
-        })?;
+        self.open_window(&run.place)?;
         let piece = piece(run);
         // Noted first, so that a fault meanwhile finds the page.
         let mut table = self.table();
@@ -350,6 +336,9 @@ impl Space {
 
     /// Moves pages from place to place in device memory; false: they stay.
     pub(crate) fn move_across(&self, run: &Run, to: &Place) -> bool {
+        if self.open_window(to).is_err() {
+            return false;
+        }
         if !self.mover.across(&self.lane, to.window(), run.place.window(), run.span.len()) {
             return false;
         }

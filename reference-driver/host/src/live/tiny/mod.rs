@@ -18,6 +18,7 @@ use fencepost_uapi::Errno;
 use super::arena::PAGE;
 use super::migrate::Backend;
 use super::mirror::{Mm, Notifier};
+use super::mm::Spaces;
 use super::mm::cpu_fault::CpuFault;
 use super::mm::home::Sink;
 use super::mm::space::END;
@@ -107,7 +108,8 @@ impl Tiny {
     /// Without memory for it.
     #[must_use]
     pub fn new(backend: Backend) -> Arc<Tiny> {
-        let world = World::new(VRAM, Some(backend)).expect("a world");
+        let spaces = Arc::new(Spaces::new(backend));
+        let world = World::new(VRAM, 0, Some(spaces)).expect("a world");
         let new = Arc::new_cyclic(|this| Tiny {
             world,
             ends: Arc::default(),
@@ -116,9 +118,7 @@ impl Tiny {
             this: Weak::clone(this),
         });
         let sink: Weak<dyn Sink> = Arc::<Tiny>::downgrade(&new);
-        if let Some(spaces) = &new.world.spaces {
-            spaces.home.connect(sink);
-        }
+        new.world.home.connect(sink);
         new
     }
 
