@@ -19,5 +19,10 @@ pub(super) fn leave(cookie: &Cookie) {
     unsafe { fp_fence_path_end(cookie.0) }
 }
 
+/// Nobody counts.
+pub(super) fn none_held() -> bool {
+    true
+}
+
 /// Lockdep and might_sleep() see to it.
 pub(super) fn assert_none_held() {}

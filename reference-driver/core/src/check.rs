@@ -53,9 +53,12 @@ impl<H: Host> Driver<H> {
             }
             assert!(gem.placement & gem.resident() == gem.resident(), "where it may be");
         }
+        crate::svm::devmem::drain(dev);
+        let chunks = crate::svm::devmem::check(dev) * fp::PAGE_SIZE;
         let allocator = dev.vram.lock();
         allocator.assert_consistent();
-        assert_eq!(allocator.used() * fp::PAGE_SIZE, vram, "frames of the objects");
+        let vram = vram + chunks;
+        assert_eq!(allocator.used() * fp::PAGE_SIZE, vram, "frames of objects and address spaces");
         assert_eq!(dev.counters.get(Counter::LiveBos), bos, "objects");
         assert_eq!(dev.counters.get(Counter::LiveVramBytes), vram, "VRAM");
         assert_eq!(dev.counters.get(Counter::LiveSystemBytes), system, "system memory");

@@ -85,7 +85,7 @@ impl<H: Host> Device<H> {
             clean_ups: Line::new(BIND_ROOM)?,
             user_fences: Line::new(BIND_ROOM)?,
             engines: lanes,
-            svm: svm::Shared::new()?,
+            svm: svm::Shared::new(config.vram_bytes / PAGE_SIZE)?,
             delays: Delays::new()?,
             system_used: AtomicU64::new(0),
             ids: AtomicU64::new(0),

@@ -6,6 +6,7 @@ use fencepost_uapi::fencepost::COUNTERS;
 use fencepost_uapi::Errno;
 
 use crate::call::Call;
+use crate::counters::Counter;
 use crate::device::Device;
 use crate::facade::{Arc, Ordering};
 use crate::file::OpenFile;
@@ -17,7 +18,7 @@ use crate::host::Host;
 use crate::host::{BoMem, FdKind};
 use crate::sched::bind::{self, BindJob};
 use crate::sched::exec::{self, ExecJob};
-use crate::svm::{fault, notifier};
+use crate::svm::{devmem, fault, migrate, notifier};
 
 /// How a device is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,8 +212,7 @@ impl<H: Host> Driver<H> {
     /// # Errors
     /// Those of the move; the access ends with `SIGBUS`.
     pub fn cpu_fault(&self, fault: &mut H::CpuFault, addr: u64, frame: u64) -> Result<(), Errno> {
-        let _ = (fault, addr, frame);
-        Err(Errno::FAULT)
+        migrate::cpu_fault(&self.dev, fault, addr, frame)
     }
 
     /// Does one bounded piece of a worker's work. Only [`Worker::Fault`] and [`Worker::CleanUp`] wait: for
@@ -221,7 +221,10 @@ impl<H: Host> Driver<H> {
         match worker {
             Worker::Bind => bind::step(&self.dev),
             Worker::CleanUp => match bind::clean_up_step(&self.dev) {
-                Step::Idle => notifier::collect_step(&self.dev),
+                Step::Idle => {
+                    devmem::drain(&self.dev);
+                    notifier::collect_step(&self.dev)
+                }
                 worked => worked,
             },
             Worker::UserFence => bind::user_fence_step(&self.dev),
@@ -236,7 +239,10 @@ impl<H: Host> Driver<H> {
         match worker {
             Worker::Bind => self.dev.binds.any(BindJob::is_ready),
             Worker::CleanUp => {
-                !self.dev.clean_ups.is_empty() || self.dev.svm.unmapped.load(Ordering::Acquire) > 0
+                !self.dev.clean_ups.is_empty()
+                    || self.dev.svm.unmapped.load(Ordering::Acquire) > 0
+                    || self.dev.counters.get(Counter::LiveSvmPages) > 0
+                        && self.dev.host.has_freed_frames()
             }
             Worker::UserFence => !self.dev.user_fences.is_empty(),
             Worker::Fault => self.dev.svm.buffer.is_runnable(),
@@ -250,6 +256,7 @@ impl<H: Host> Driver<H> {
     /// The counters, in the order of [`COUNTERS`]; `leaks` included.
     #[must_use]
     pub fn counters(&self) -> [u64; COUNTERS.len()] {
+        devmem::drain(&self.dev);
         self.dev.counters.all()
     }
 }

@@ -83,11 +83,6 @@ impl<H: Host> OpenFile<H> {
         &self.injections[kind as usize]
     }
 
-    /// The failures that can be armed, by `INJECT_*` kind.
-    pub fn injections(&self) -> &[Arc<Injection>; INJECTIONS] {
-        &self.injections
-    }
-
     /// Parameters of the VMs that are made from now on.
     pub fn tunes(&self) -> Tunes {
         *self.tunes.lock()

@@ -102,6 +102,8 @@ fn regions<H: Host>(dev: &Device<H>) -> Result<Vec<u8>, Errno> {
 }
 
 fn counters<H: Host>(dev: &Device<H>) -> Result<Vec<u8>, Errno> {
+    // Who has unmapped something sees it gone.
+    svm::devmem::drain(dev);
     let mut block = Vec::with_capacity(COUNT * 8)?;
     for value in dev.counters.all() {
         block.extend_from_slice(&value.to_ne_bytes())?;

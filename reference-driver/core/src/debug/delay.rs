@@ -34,6 +34,10 @@ points! {
     EvictCopied = "evict.copied",
     /// Pages of a mirror were read from the CPU's address space; they are not in the page tables yet.
     SvmRead = "svm.read",
+    /// Pages of an address space were copied to their new place; nobody finds them there yet.
+    SvmCopied = "svm.copied",
+    /// A page is exclusive to the device, and locked; it is not in the page tables yet.
+    SvmExclusive = "svm.exclusive",
 }
 
 const COUNT: usize = POINTS.len();
@@ -200,6 +204,13 @@ impl<H: Host> crate::device::Device<H> {
         // Without a task the wait ends by release or by the deadline.
         let _ = self.host.wait_event(None, Some(until_ns), &mut ready);
         self.delays.leave(point, &mut hold);
+    }
+
+    /// As [`Device::delay`], for places that the CPU's page faults lead to as well.
+    pub fn delay_unless_locked(&self, point: Point) {
+        if crate::facade::rank::none_held() {
+            self.delay(point);
+        }
     }
 
     /// As [`Delays::poll`]; counts, and wakes whoever waits for somebody to be held.

@@ -12,6 +12,7 @@ use crate::facade::Vec;
 use crate::gem::evict::{self, lock_one};
 use crate::gem::GemRef;
 use crate::host::Host;
+use crate::svm::migrate;
 
 /// Longest time that a point stays armed.
 const MAX_DELAY_MS: u32 = 60_000;
@@ -70,8 +71,11 @@ pub fn delay<H: Host>(call: &Call<'_, H>, args: &mut DebugDelay) -> Result<i64, 
 /// [`fp::DEBUG_EVICT`].
 pub fn evict<H: Host>(call: &Call<'_, H>, args: &mut DebugEvict) -> Result<i64, Errno> {
     if args.flags & fp::DEBUG_EVICT_SVM != 0 {
-        args.bytes = 0;
-        return if args.handle == 0 { Ok(0) } else { Err(Errno::INVAL) };
+        if args.handle != 0 {
+            return Err(Errno::INVAL);
+        }
+        args.bytes = migrate::evict_all(call.dev, 0) * fp::PAGE_SIZE;
+        return Ok(0);
     }
     if args.handle != 0 {
         let gem = call.file.handles.gem(args.handle)?;

@@ -93,6 +93,12 @@ pub fn assert_none_held() {
     state::assert_none_held();
 }
 
+/// Whether the calling thread holds no lock, where that is known; else true.
+#[must_use]
+pub fn none_held() -> bool {
+    state::none_held()
+}
+
 #[cfg(feature = "std")]
 pub(super) use state::{acquire, check, check_alloc, release};
 
@@ -182,6 +188,12 @@ mod state {
         with(|held| held.fence_path -= 1);
     }
 
+    pub(super) fn none_held() -> bool {
+        let mut none = true;
+        with(|held| none = held.locks.iter().all(|locks| *locks == 0));
+        none
+    }
+
     #[track_caller]
     pub(super) fn assert_none_held() {
         with(|held| {
@@ -222,6 +234,10 @@ mod state {
     }
     #[inline]
     pub(super) fn leave(_: &Cookie) {}
+    #[inline]
+    pub(super) fn none_held() -> bool {
+        true
+    }
     #[inline]
     pub(super) fn assert_none_held() {}
 }

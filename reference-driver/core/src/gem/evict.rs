@@ -16,6 +16,8 @@ use crate::debug::delay::Point;
 use crate::device::Device;
 use crate::facade::{Arc, Vec};
 use crate::host::Host;
+use crate::svm::devmem::{self, Known};
+use crate::svm::migrate;
 use crate::sync::resv::ExecLock;
 use crate::vm::Vm;
 
@@ -59,13 +61,22 @@ fn make_room<H: Host>(
         if wait && !may_wait {
             break;
         }
-        let mut after = (0, 0);
+        let (mut after, mut after_chunk) = ((0, 0), (0, 0));
         loop {
+            devmem::drain(call.dev);
             match alloc_vram(call.dev, size) {
                 Err(Errno::NOMEM) => {}
                 done => return done,
             }
-            let Some((key, victim)) = next_victim(call.dev, after)? else { break };
+            let victim = next_victim(call.dev, after)?;
+            let chunk = devmem::oldest(call.dev, after_chunk, 0);
+            let older = |chunk: &Known| victim.as_ref().is_none_or(|(key, _)| chunk.key.0 < key.0);
+            if let Some(chunk) = chunk.filter(older) {
+                after_chunk = chunk.key;
+                migrate::evict(call.dev, &chunk);
+                continue;
+            }
+            let Some((key, victim)) = victim else { break };
             after = key;
             evict_victim(call, lock, &victim, wait)?;
         }
@@ -76,7 +87,10 @@ fn make_room<H: Host>(
 type Key = (u64, u64);
 
 /// The least recently used object behind `after` that is in VRAM and may leave it.
-fn next_victim<H: Host>(
+///
+/// # Errors
+/// None now.
+pub fn next_victim<H: Host>(
     dev: &Device<H>,
     mut after: Key,
 ) -> Result<Option<(Key, GemRef<H>)>, Errno> {
@@ -102,8 +116,11 @@ fn next_victim<H: Host>(
     }
 }
 
-/// Moves a victim to system memory if it can be had without trouble.
-fn evict_victim<H: Host>(
+/// Moves a victim to system memory if it can be had without trouble; with `wait` also when it is in use.
+///
+/// # Errors
+/// `RESTARTSYS`, `EIO`.
+pub fn evict_victim<H: Host>(
     call: &Call<'_, H>,
     lock: &mut ExecLock<'_, H>,
     gem: &GemRef<H>,

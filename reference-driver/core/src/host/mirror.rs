@@ -228,11 +228,6 @@ pub trait Mirror: Sized {
     /// A CPU fault on device memory, during the callback.
     type CpuFault;
 
-    /// Number of this device among those whose memory the owner has.
-    fn device(&self) -> u8 {
-        0
-    }
-
     /// A number that no other address space has at the same time.
     fn mm_id(&self, mm: &Self::Mm) -> u64;
 
@@ -346,6 +341,12 @@ pub trait Mirror: Sized {
 
     /// Lets everybody at the pages again; sources that were moved away are freed.
     fn migrate_end(&self, migration: Self::Migration);
+
+    /// Whether [`Mirror::frames_freed`] has something to give; where a world does not say, the driver
+    /// asks now and then. Does not sleep.
+    fn has_freed_frames(&self) -> bool {
+        false
+    }
 
     /// Gives every run of frames (first, number) that came free since the last call: their pages
     /// were moved back, unmapped, or never used. The world calls [`super::Host::wake`] when there

@@ -10,6 +10,7 @@ use fencepost_uapi::Errno;
 
 use super::buffer::Entry;
 use super::pages::Fill;
+use super::range::Page;
 use super::Inside;
 use crate::counters::Counter;
 use crate::device::Device;
@@ -174,7 +175,7 @@ impl<H: Host> Inside<'_, H> {
             };
             let made = self
                 .find_or_insert(page, access.writes(), mirror)
-                .and_then(|range| self.bring(range, page, access));
+                .and_then(|range| self.bring(range, page, access, mirror));
             match made {
                 Err(Errno::AGAIN) if tries < TRIES => tries += 1,
                 done => return Ok(done?),
@@ -198,8 +199,39 @@ impl<H: Host> Inside<'_, H> {
     }
 
     /// Lets the page tables show a page of a range for an access.
-    fn bring(&self, range: Span, page: u64, access: Access) -> Result<(), Errno> {
-        self.touch(range, page, access)
+    fn bring(&self, range: Span, page: u64, access: Access, mirror: Span) -> Result<(), Errno> {
+        let attr = self.attr_at(page);
+        let atomic = access == Access::Atomic;
+        if atomic && attr.atomic == fp::SVM_ATOMIC_CPU {
+            return Err(Errno::ACCES);
+        }
+        let wanted = match attr.atomic {
+            fp::SVM_ATOMIC_GLOBAL if atomic => fp::REGION_VRAM,
+            _ => attr.preferred,
+        };
+        self.place(range, page, wanted)?;
+        match atomic && attr.atomic != fp::SVM_ATOMIC_DEVICE {
+            true => self.allow_atomic(range, page, mirror),
+            false => self.touch(range, page, access),
+        }
+    }
+
+    /// Moves a range to a region, as far as that is possible, unless the page is there.
+    fn place(&self, range: Span, page: u64, region: u32) -> Result<(), Errno> {
+        let known = {
+            let ranges = self.svm.ranges.lock();
+            ranges.at(page).map_or(Page::NONE, |range| range.page(page))
+        };
+        match region {
+            fp::REGION_VRAM if !known.is_device() && self.dev().config.vram_bytes > 0 => {
+                self.to_device(range, false)?;
+            }
+            fp::REGION_SYSTEM if known.is_none() || known.is_device() => {
+                self.to_system(range)?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Maps what an access needs, with as much around it as lacks the same.
@@ -210,7 +242,8 @@ impl<H: Host> Inside<'_, H> {
             range.lacking(page, access)
         };
         let Some(span) = lacking else { return self.show_again(range) };
-        let fill = Fill { span, write: access.writes(), atomic: true, device_only: false };
+        let atomic = self.attr_at(page).atomic == fp::SVM_ATOMIC_DEVICE;
+        let fill = Fill { span, write: access.writes(), atomic, device_only: false };
         match self.fill(fill) {
             // Something else in the range may be the reason.
             Err(Errno::FAULT | Errno::PERM) if span.len() > PAGE_SIZE => {

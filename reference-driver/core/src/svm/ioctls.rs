@@ -6,41 +6,120 @@ use fencepost_uapi::fencepost as fp;
 use fencepost_uapi::fencepost::{SvmAttr, SvmExclusive, SvmFaults, SvmMigrate, SvmQuery, SvmTune};
 use fencepost_uapi::Errno;
 
+use super::attrs::Attr;
 use super::buffer::{MAX_BATCH, MAX_ENTRIES};
+use super::Inside;
 use crate::call::Call;
 use crate::counters::Counter;
+use crate::gpuva::Span;
 use crate::host::Host;
 
 /// Longest wait for faults.
 const MAX_WAIT_MS: u32 = 60_000;
+/// Longest range of a query in bytes.
+const MAX_QUERY: u64 = 1 << 30;
 
 /// Whether the caller's address space can be mirrored.
 pub fn is_possible<H: Host>(call: &Call<'_, H>) -> bool {
     call.dev.host.can_mirror(call.task)
 }
 
+/// Runs a call in the gate of a VM that takes faults.
+fn inside<H: Host, T>(
+    call: &Call<'_, H>,
+    vm_id: u32,
+    f: impl FnOnce(&Inside<'_, H>) -> Result<T, Errno>,
+) -> Result<T, Errno> {
+    let vm = call.file.vm(vm_id)?;
+    if vm.svm.is_none() {
+        return Err(Errno::OPNOTSUPP);
+    }
+    if !vm.try_hold() {
+        return Err(Errno::NOENT);
+    }
+    let result = Inside::enter(&vm, call.task)
+        .and_then(|inside| f(inside.as_ref().ok_or(Errno::OPNOTSUPP)?));
+    vm.unhold();
+    result
+}
+
+/// A range of a call, within the VM.
+fn span_of<H: Host>(inside: &Inside<'_, H>, start: u64, size: u64) -> Result<Span, Errno> {
+    let span = Span::sized(start, size).ok_or(Errno::INVAL)?;
+    inside.vm.span.contains(span).then_some(span).ok_or(Errno::INVAL)
+}
+
 /// [`fp::SVM_ATTR`].
 pub fn attr<H: Host>(call: &Call<'_, H>, args: &mut SvmAttr) -> Result<i64, Errno> {
-    call.file.vm(args.vm_id)?;
-    Err(Errno::OPNOTSUPP)
+    inside(call, args.vm_id, |inside| {
+        let span = span_of(inside, args.start, args.size)?;
+        if args.op == fp::SVM_ATTR_GET {
+            args.value = inside.get_attr(span, args.attr);
+            return Ok(());
+        }
+        Attr::check(args.attr, args.value)?;
+        inside.set_attr(span, args.attr, args.value)
+    })?;
+    Ok(0)
 }
 
 /// [`fp::SVM_MIGRATE`].
 pub fn migrate<H: Host>(call: &Call<'_, H>, args: &mut SvmMigrate) -> Result<i64, Errno> {
-    call.file.vm(args.vm_id)?;
-    Err(Errno::OPNOTSUPP)
+    let strict = args.flags & fp::SVM_MIGRATE_STRICT != 0;
+    args.pages = 0;
+    args.pages = inside(call, args.vm_id, |inside| {
+        let span = span_of(inside, args.start, args.size)?;
+        match args.region {
+            fp::REGION_VRAM => inside.to_device(span, strict),
+            fp::REGION_SYSTEM => {
+                if strict {
+                    inside.check_vma(span)?;
+                }
+                let moved = inside.to_system(span)?;
+                match strict && inside.any_device(span)? {
+                    true => Err(Errno::BUSY),
+                    false => Ok(moved),
+                }
+            }
+            _ => Err(Errno::INVAL),
+        }
+    })?;
+    Ok(0)
 }
 
 /// [`fp::SVM_EXCLUSIVE`].
 pub fn exclusive<H: Host>(call: &Call<'_, H>, args: &mut SvmExclusive) -> Result<i64, Errno> {
-    call.file.vm(args.vm_id)?;
-    Err(Errno::OPNOTSUPP)
+    args.pages = 0;
+    inside(call, args.vm_id, |inside| {
+        let span = span_of(inside, args.start, args.size)?;
+        let mut covered = span.start;
+        while covered < span.end {
+            covered = inside.mirror_at(covered).ok_or(Errno::INVAL)?.end;
+        }
+        for page in (span.start..span.end).step_by(fp::PAGE_SIZE as usize) {
+            let mirror = inside.mirror_at(page).ok_or(Errno::INVAL)?;
+            inside.make_exclusive(page, mirror).map_err(|errno| match errno {
+                Errno::NOENT | Errno::PERM => Errno::FAULT,
+                Errno::IO => Errno::OPNOTSUPP,
+                errno => errno,
+            })?;
+            args.pages += 1;
+        }
+        Ok(0)
+    })
 }
 
 /// [`fp::SVM_QUERY`].
 pub fn query<H: Host>(call: &Call<'_, H>, args: &mut SvmQuery) -> Result<i64, Errno> {
-    call.file.vm(args.vm_id)?;
-    Err(Errno::OPNOTSUPP)
+    let pages = inside(call, args.vm_id, |inside| {
+        let span = span_of(inside, args.start, args.size)?;
+        match span.len() <= MAX_QUERY {
+            true => inside.query(span),
+            false => Err(Errno::INVAL),
+        }
+    })?;
+    call.write(args.pages, &pages)?;
+    Ok(0)
 }
 
 /// [`fp::SVM_TUNE`].

@@ -13,13 +13,20 @@
 //!    memory reclaim: nothing is allocated under it. Page-table entries are written under it, after
 //!    asking whether what was read of the address space is still true.
 
+pub mod attrs;
 pub mod buffer;
+pub mod devmem;
+pub mod exclusive;
 pub mod fault;
 pub mod find;
 pub mod ioctls;
+pub mod migrate;
 pub mod notifier;
 pub mod pages;
+pub mod prefetch;
+pub mod query;
 pub mod range;
+pub mod room;
 pub mod tune;
 
 use fencepost_uapi::fencepost::{VmCreate, INJECT_ASYNC_BIND};
@@ -28,19 +35,21 @@ use fencepost_uapi::Errno;
 use crate::call::Call;
 use crate::counters::Counter;
 use crate::device::Device;
-use crate::facade::inject::Injection;
 use crate::facade::{Arc, AtomicBool, AtomicU32, AtomicU64, Mutex, Ordering, Rank, Slab};
+use crate::file::OpenFile;
 use crate::gpuva::Span;
 use crate::host::Host;
 use crate::vm::Vm;
+use attrs::Attrs;
 use buffer::FaultBuffer;
+use devmem::Devmem;
 use notifier::{Hook, Windows};
 use range::{Ranges, Zap};
 use tune::Tunes;
 
-/// Number of the owner of device memory, for the CPU's address space: devices of this driver, which
-/// know each other's memory.
-pub const OWNER: u64 = 0x6670_0000;
+/// This device as the owner of its memory, of migrations and of exclusive access: to a world any number but
+/// 0, which stands for nobody or somebody else.
+pub const OWNER: u64 = 1;
 
 /// What a device has for all VMs that take faults.
 pub struct Shared<H: Host> {
@@ -48,6 +57,8 @@ pub struct Shared<H: Host> {
     pub hooks: Mutex<Slab<Hook<H>>>,
     /// The replayable fault buffer.
     pub buffer: FaultBuffer<H>,
+    /// What of the device's memory the CPU's address spaces have.
+    pub devmem: Mutex<Devmem>,
     /// Ranges of all VMs that the CPU has unmapped and nobody has collected.
     pub unmapped: AtomicU64,
 }
@@ -57,10 +68,11 @@ impl<H: Host> Shared<H> {
     ///
     /// # Errors
     /// `ENOMEM`.
-    pub fn new() -> Result<Self, Errno> {
+    pub fn new(frames: u64) -> Result<Self, Errno> {
         Ok(Shared {
             hooks: Mutex::new(Rank::Hooks, Slab::new())?,
             buffer: FaultBuffer::new()?,
+            devmem: devmem::new(frames)?,
             unmapped: AtomicU64::new(0),
         })
     }
@@ -72,11 +84,14 @@ pub struct Svm<H: Host> {
     pub mm: H::Mm,
     /// How it was tuned when it was made.
     pub tunes: Tunes,
-    /// Failures that its open file has armed, by `INJECT_*`.
-    pub injections: [Arc<Injection>; crate::file::INJECTIONS],
+    /// The open file that made it: its failures may hit what happens here.
+    pub file: Arc<OpenFile<H>>,
+    /// Who made it.
+    pub task: H::Task,
     /// Which pages are valid.
     pub ranges: Mutex<Ranges>,
     windows: Mutex<Windows<H>>,
+    attrs: Mutex<Attrs>,
     /// Somebody is in the gate.
     inside: AtomicBool,
     /// Somebody waits at the gate, or will come again.
@@ -100,9 +115,11 @@ impl<H: Host> Svm<H> {
         Ok(Some(Svm {
             mm,
             tunes: call.file.tunes(),
-            injections: call.file.injections().clone(),
+            file: call.file.clone(),
+            task: call.task,
             ranges: Mutex::new(Rank::Notifier, Ranges::new())?,
             windows: Mutex::new(Rank::Svm, Windows::new())?,
+            attrs: Mutex::new(Rank::Svm, Attrs::new())?,
             inside: AtomicBool::new(false),
             outside: AtomicU32::new(0),
         }))
@@ -114,7 +131,7 @@ impl<H: Host> Svm<H> {
     /// `errno` when it does.
     pub fn inject(&self, dev: &Device<H>, kind: u32, errno: Errno) -> Result<(), Errno> {
         debug_assert!(kind != INJECT_ASYNC_BIND, "SVM has no asynchronous binds");
-        self.injections[kind as usize].hit().map_err(|_| {
+        self.file.injection(kind).hit().map_err(|_| {
             dev.counters.inc(Counter::Injected);
             errno
         })
@@ -139,6 +156,7 @@ impl<H: Host> Svm<H> {
         drop(ranges);
         dev.svm.unmapped.fetch_sub(dropped.unmapped, Ordering::AcqRel);
         dev.counters.sub(Counter::LiveSvmRanges, dropped.len() as u64);
+        migrate::evict_all(dev, vm.id);
     }
 }
 

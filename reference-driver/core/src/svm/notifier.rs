@@ -186,8 +186,7 @@ pub fn invalidate<H: Host>(
         set_seq();
         return true;
     };
-    let own = OWNER + 1 + u64::from(dev.host.device());
-    if invalidation.event == Event::Exclusive && invalidation.owner == own {
+    if invalidation.event == Event::Exclusive && invalidation.owner == OWNER {
         // The device takes the page for itself: who does maps it anew, and other VMs of the device may
         // go on.
         return true;
@@ -209,6 +208,7 @@ pub fn invalidate<H: Host>(
     };
     drop(ranges);
     dev.counters.inc(Counter::SvmInvalidations);
+    dev.counters.add(Counter::SvmRevokes, zap.revoked);
     if marked.0 > 0 {
         dev.counters.add(Counter::SvmRangeSplits, marked.1);
         dev.svm.unmapped.fetch_add(marked.0, Ordering::AcqRel);

@@ -50,7 +50,7 @@ impl Page {
 
     /// A frame of device memory.
     pub fn device(frame: u64, flags: u64) -> Self {
-        Self(Self::DEVICE | frame * PAGE_SIZE | flags)
+        Self(Self::DEVICE | (frame * PAGE_SIZE) | flags)
     }
 
     /// Whether it is not valid.
@@ -108,13 +108,15 @@ pub struct Zap {
     pub stock: Stock,
     /// Pages that were taken out.
     pub pages: u64,
+    /// Of these, those that were exclusive to the device.
+    pub revoked: u64,
 }
 
 impl Zap {
     /// Nothing yet.
     #[must_use]
     pub fn new() -> Self {
-        Zap { stock: Stock::new(), pages: 0 }
+        Zap { stock: Stock::new(), pages: 0, revoked: 0 }
     }
 }
 
@@ -207,10 +209,10 @@ impl Range {
         let span = Span::new(self.addr(first), self.addr(end));
         let erased = vm.mmu().erase(dev, span, Leave::Nothing, &mut zap.stock);
         debug_assert!(erased.is_ok(), "memory is cut without a node");
-        let (mut unmapped, mut revoked) = (0, 0);
+        let mut unmapped = 0;
         for page in &mut self.pages[first..end] {
             let page = core::mem::replace(page, Page::NONE);
-            revoked += u64::from(page.has(Page::EXCLUSIVE));
+            zap.revoked += u64::from(page.has(Page::EXCLUSIVE));
             if let Some((addr, order)) = page.mapping() {
                 dev.host.dma_unmap_page(addr, order);
                 unmapped += 1 << order;
@@ -218,7 +220,6 @@ impl Range {
         }
         zap.pages += valid;
         dev.counters.sub(Counter::LiveDmaPages, unmapped);
-        dev.counters.add(Counter::SvmRevokes, revoked);
     }
 
     /// Writes the valid pages of a part to the page tables. Fence path.

@@ -125,16 +125,43 @@ pub fn submit<H: Host>(call: &Call<'_, H>, request: Request<H>) -> Result<(), Er
     });
     if is_async {
         call.dev.host.wake();
-        return Ok(());
+    } else {
+        help(call.dev, entity, &fence);
+        if !fence.is_signalled() {
+            call.dev.host.wake();
+            // What it waits for signals in finite time, and the call cannot be undone any more.
+            call.dev.host.wait_event(None, None, &mut || fence.is_signalled())?;
+        }
+        vm.settle();
     }
-    help(call.dev, entity, &fence);
-    if !fence.is_signalled() {
-        call.dev.host.wake();
-        // What it waits for signals in finite time, and the call cannot be undone any more.
-        call.dev.host.wait_event(None, None, &mut || fence.is_signalled())?;
-    }
-    vm.settle();
+    move_mirrored(call, &vm, &actions);
     Ok(())
+}
+
+/// Does for mirrors what the call says of the places of pages. The call has happened by now, so that
+/// nothing of it fails.
+fn move_mirrored<H: Host>(call: &Call<'_, H>, vm: &Arc<Vm<H>>, actions: &[Action<H>]) {
+    let moves = |action: &Action<H>| matches!(action, Action::Prefetch(..) | Action::Madvise(..));
+    let unmaps = |action: &Action<H>| matches!(action, Action::Unmap(_) | Action::Map { .. });
+    let concerned = |action: &Action<H>| moves(action) || unmaps(action);
+    if vm.svm.is_none() || !actions.iter().any(concerned) || !vm.try_hold() {
+        return;
+    }
+    if let Ok(Some(inside)) = Inside::enter(vm, call.task) {
+        for action in actions {
+            // Without memory pages stay where they are.
+            let _ = match action {
+                Action::Prefetch(span, region) => inside.prefetch(*span, *region),
+                Action::Madvise(span, region) => inside.prefer(*span, *region),
+                Action::Unmap(span) => inside.forget_unmirrored(*span),
+                Action::Map { span, attrs, .. } if !attrs.is_mirror() => {
+                    inside.forget_unmirrored(*span)
+                }
+                _ => Ok(()),
+            };
+        }
+    }
+    vm.unhold();
 }
 
 /// A mirror is not unmapped or replaced while pages of it are mapped.

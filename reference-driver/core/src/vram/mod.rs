@@ -207,6 +207,52 @@ impl Buddy {
         }
     }
 
+    /// Takes one block of 1 << order frames.
+    pub fn alloc_block(&mut self, order: u32) -> Option<u64> {
+        let frame = self.take(order.min(MAX_ORDER))?;
+        self.used += 1 << order;
+        Some(frame.into())
+    }
+
+    /// Frees some frames of blocks that [`Buddy::alloc_block`] gave. Allocates nothing.
+    pub fn free_run(&mut self, first: u64, count: u64) {
+        let (mut at, end) = (first as u32, (first + count) as u32);
+        while at < end {
+            let (head, order) = self.block_of(at);
+            let mut piece = at.trailing_zeros().min(order);
+            while at + (1 << piece) > end {
+                piece -= 1;
+            }
+            self.cut(head, order, at, piece);
+            self.used -= 1 << piece;
+            self.merge(at, piece);
+            at += 1 << piece;
+        }
+    }
+
+    /// The block in use that has a frame: its first frame and its order.
+    fn block_of(&self, frame: u32) -> (u32, u32) {
+        let heads = (0..=MAX_ORDER).map(|order| frame & !((1 << order) - 1));
+        let is_head = |head: &u32| self.frames[*head as usize].state != State::Inside;
+        let head = heads.into_iter().find(is_head).unwrap_or(frame);
+        let block = self.frames[head as usize];
+        assert!(block.state == State::Used, "frame {frame} is allocated");
+        (head, u32::from(block.order))
+    }
+
+    /// Splits a block in use until a piece of it is a block.
+    fn cut(&mut self, mut head: u32, mut order: u32, at: u32, piece: u32) {
+        while order > piece {
+            order -= 1;
+            let upper = head + (1 << order);
+            for half in [head, upper] {
+                self.frames[half as usize] =
+                    Frame { state: State::Used, order: order as u8, prev: NONE, next: NONE };
+            }
+            head = if at >= upper { upper } else { head };
+        }
+    }
+
     /// Frees one block; as long as its buddy is free as a whole, both become one.
     fn merge(&mut self, mut frame: u32, mut order: u32) {
         self.frames[frame as usize].state = State::Inside;

@@ -388,6 +388,11 @@ impl<'a> Client<'a> {
         let mut args = DebugEvict { handle, ..Default::default() };
         self.call(DEBUG_EVICT, &mut args).map(|_| args.bytes)
     }
+
+    pub(crate) fn evict_svm(&self) -> Result<u64, Errno> {
+        let mut args = DebugEvict { flags: DEBUG_EVICT_SVM, ..Default::default() };
+        self.call(DEBUG_EVICT, &mut args).map(|_| args.bytes)
+    }
 }
 
 // ---- operations

@@ -7,4 +7,5 @@ mod jobs;
 mod objects;
 mod skeleton;
 mod svm;
+mod svm_move;
 mod syncobjs;

@@ -115,7 +115,7 @@ impl<'a> Svm<'a> {
     }
 }
 
-fn check(test: impl FnOnce(&Svm<'_>)) {
+pub(crate) fn check(test: impl FnOnce(&Svm<'_>)) {
     let sim = sim();
     let c = Client::new(&sim).testing();
     let svm = Svm::new(&c);

@@ -9,6 +9,7 @@ use fencepost_uapi::Errno;
 use fencepost_uapi::fencepost::PAGE_SIZE;
 
 use super::host::SimHost;
+use super::migrate::{SimExclusive, SimMigration};
 use super::mm::{Kind, Notifier, Pte};
 
 /// An address space.
@@ -66,7 +67,7 @@ impl SimHost {
         Ok(match pte {
             Some(Pte::Moving) => Step::Busy,
             Some(Pte::Device { device, frame, write: may }) => {
-                let known = want.owner == OWNER;
+                let known = want.owner == OWNER && device == self.number();
                 match known && (may || !write) {
                     true => Step::Page(Pfn::new(valid(may) | Pfn::DEVICE, order, device, frame)),
                     false if fault => Step::Device { device, frame },
@@ -88,13 +89,9 @@ impl SimHost {
 impl Mirror for SimHost {
     type Mm = SimMm;
     type Notifier = SimNotifier;
-    type Migration = std::convert::Infallible;
-    type Exclusive = std::convert::Infallible;
+    type Migration = SimMigration;
+    type Exclusive = SimExclusive;
     type CpuFault = CpuFault;
-
-    fn device(&self) -> u8 {
-        self.number()
-    }
 
     fn mm_id(&self, mm: &SimMm) -> u64 {
         mm.0 as u64
@@ -198,50 +195,64 @@ impl Mirror for SimHost {
         self.cpu().machine().dma_unmap(addr, order);
     }
 
-    fn migrate_setup(&self, _: Way<'_, Self>) -> Result<Self::Migration, Errno> {
-        Err(Errno::OPNOTSUPP)
+    fn migrate_setup(&self, way: Way<'_, Self>) -> Result<SimMigration, Errno> {
+        self.setup(way)
     }
 
-    fn migrate_span(&self, migration: &Self::Migration) -> Span {
-        match *migration {}
+    fn migrate_span(&self, migration: &SimMigration) -> Span {
+        Self::span_of(migration)
     }
 
-    fn migrate_source(&self, migration: &Self::Migration, _: usize) -> Source {
-        match *migration {}
+    fn migrate_source(&self, migration: &SimMigration, index: usize) -> Source {
+        Self::source_of(migration, index)
     }
 
     fn migrate_target(
         &self,
-        migration: &mut Self::Migration,
-        _: usize,
-        _: Target,
+        migration: &mut SimMigration,
+        index: usize,
+        target: Target,
     ) -> Result<(), Errno> {
-        match *migration {}
+        self.give_target(migration, index, target)
     }
 
-    fn migrate_copy(&self, migration: &mut Self::Migration, _: usize) -> Result<(), Errno> {
-        match *migration {}
+    fn migrate_copy(&self, migration: &mut SimMigration, index: usize) -> Result<(), Errno> {
+        self.copy(migration, index);
+        Ok(())
     }
 
-    fn migrate_keep(&self, migration: &mut Self::Migration, _: usize) {
-        match *migration {}
+    fn migrate_keep(&self, migration: &mut SimMigration, index: usize) {
+        self.keep(migration, index);
     }
 
-    fn migrate_commit(&self, migration: &mut Self::Migration) {
-        match *migration {}
+    fn migrate_commit(&self, migration: &mut SimMigration) {
+        self.commit(migration);
     }
 
-    fn migrate_moved(&self, migration: &Self::Migration, _: usize) -> bool {
-        match *migration {}
+    fn migrate_moved(&self, migration: &SimMigration, index: usize) -> bool {
+        Self::has_moved(migration, index)
     }
 
-    fn migrate_end(&self, migration: Self::Migration) {
-        match migration {}
+    fn migrate_end(&self, migration: SimMigration) {
+        self.finish(migration);
     }
 
-    fn frames_freed(&self, _: &mut dyn FnMut(u64, u64)) {}
+    fn has_freed_frames(&self) -> bool {
+        self.has_freed()
+    }
 
-    fn make_exclusive(&self, _: &SimMm, _: u64, _: u64) -> Result<(Pfn, Self::Exclusive), Errno> {
-        Err(Errno::OPNOTSUPP)
+    fn frames_freed(&self, each: &mut dyn FnMut(u64, u64)) {
+        for frame in self.take_freed() {
+            each(frame, 1);
+        }
+    }
+
+    fn make_exclusive(
+        &self,
+        mm: &SimMm,
+        addr: u64,
+        _owner: u64,
+    ) -> Result<(Pfn, SimExclusive), Errno> {
+        self.exclusive(mm.0, addr)
     }
 }

@@ -61,6 +61,13 @@ pub(super) enum Pte {
 }
 
 impl Pte {
+    /// An ordinary page of system memory again.
+    pub(super) fn make_present(&mut self, writable: bool) {
+        if let Pte::Exclusive { page, write, .. } = *self {
+            *self = Pte::Present { page, write: write && writable };
+        }
+    }
+
     /// The page of system memory that it refers to.
     pub(super) fn page(self) -> Option<u64> {
         match self {

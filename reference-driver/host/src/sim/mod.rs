@@ -7,6 +7,7 @@
 pub mod cpu;
 pub mod host;
 pub mod memory;
+pub mod migrate;
 pub mod mirror;
 mod mm;
 

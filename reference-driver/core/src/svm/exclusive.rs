@@ -1,0 +1,106 @@
+//! Exclusive access: pages of system memory that for a while only the device may touch.
+//!
+//! Owns the acquiring; until the CPU touches a page again the record of it says that atomics may be done.
+//! Its end is an invalidation like any other. The sequence number is taken before the page is: the
+//! device's own event does not count, whatever else happens to the page does.
+
+use fencepost_uapi::fencepost::{INJECT_DMA_MAP, PAGE_SIZE};
+use fencepost_uapi::Errno;
+
+use super::pages::{usable, Patience};
+use super::range::{Page, Zap};
+use super::{Inside, OWNER};
+use crate::counters::Counter;
+use crate::debug::delay::Point;
+use crate::gpuva::Span;
+use crate::host::mirror::Pfn;
+use crate::host::Host;
+use crate::pgtable::{Need, Stock};
+
+impl<H: Host> Inside<'_, H> {
+    /// Makes a page of a mirror exclusive to the device and maps it for atomics.
+    ///
+    /// # Errors
+    /// Those of [`Inside::find_or_insert`] and `make_exclusive`; `EBUSY`: not to be had within a second.
+    pub fn make_exclusive(&self, page: u64, mirror: Span) -> Result<(), Errno> {
+        let host = &self.dev().host;
+        let span = Span::new(page, page + PAGE_SIZE);
+        let mut patience = Patience::new(host);
+        loop {
+            match self.find_or_insert(page, true, mirror) {
+                Err(Errno::AGAIN) => {
+                    patience.again(self)?;
+                    self.collect();
+                    continue;
+                }
+                found => found?,
+            };
+            let mut stock = self.vm.space().spares.draw(Need::map(span))?;
+            let tried = self.try_exclusive(span, &mut stock);
+            self.vm.space().spares.give_back(stock);
+            match tried {
+                Ok(true) => {
+                    self.dev().counters.inc(Counter::SvmExclusive);
+                    return Ok(());
+                }
+                Ok(false) | Err(Errno::BUSY | Errno::AGAIN) => patience.again(self)?,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// One try. False: the address space has changed meanwhile.
+    fn try_exclusive(&self, span: Span, stock: &mut Stock) -> Result<bool, Errno> {
+        let host = &self.dev().host;
+        let seq = self.in_window(span.start, |window| Ok(host.read_begin(window.notifier())))?;
+        let (page, guard) = host.make_exclusive(&self.svm.mm, span.start, OWNER)?;
+        self.dev().delay(Point::SvmExclusive);
+        let mapped = self.commit_exclusive(span, seq, page, stock);
+        // From here on the CPU may have it back.
+        drop(guard);
+        mapped
+    }
+
+    fn commit_exclusive(
+        &self,
+        span: Span,
+        seq: u64,
+        page: Pfn,
+        stock: &mut Stock,
+    ) -> Result<bool, Errno> {
+        let dev = self.dev();
+        let mut zap = Zap::new();
+        self.in_window(span.start, |window| {
+            let mut ranges = self.svm.ranges.lock();
+            if dev.host.read_retry(window.notifier(), seq) {
+                return Ok(false);
+            }
+            let range = usable(&mut ranges, span.start)?;
+            range.clear(self.vm, span, &mut zap);
+            self.svm.inject(dev, INJECT_DMA_MAP, Errno::NOMEM)?;
+            let dma = dev.host.dma_map_page(&self.svm.mm, page, 0)?;
+            dev.counters.inc(Counter::LiveDmaPages);
+            let flags = Page::WRITE | Page::ATOMIC | Page::EXCLUSIVE;
+            range.set(span.start, Page::head(dma, 0, flags));
+            let shown = range.show(dev, &mut self.vm.mmu(), span, stock);
+            if shown.is_err() {
+                range.clear(self.vm, span, &mut zap);
+            }
+            Ok(shown.map(|()| true)?)
+        })
+    }
+
+    /// Lets atomics be done on a page: in device memory they can; a page of system memory becomes
+    /// exclusive.
+    ///
+    /// # Errors
+    /// As [`Inside::make_exclusive`].
+    pub fn allow_atomic(&self, range: Span, page: u64, mirror: Span) -> Result<(), Errno> {
+        let mut now = [Pfn::default()];
+        self.snapshot(Span::new(page, page + PAGE_SIZE), &mut now, |_| ())?;
+        match now[0].has(Pfn::VALID | Pfn::DEVICE) {
+            true => self.touch(range, page, crate::vm::mmu::Access::Atomic),
+            false => self.make_exclusive(page, mirror),
+        }
+    }
+}

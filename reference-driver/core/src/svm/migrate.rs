@@ -1,0 +1,485 @@
+//! Moving pages between system and device memory.
+//!
+//! Owns every way: there by call, prefetch and attribute, all or nothing and best effort; back by call,
+//! because the CPU touched a page, and to make room. The world does it in steps; between setup and end
+//! nothing else is asked of it, so that room is made before. Page tables follow by the invalidations that
+//! the world reports.
+
+use fencepost_uapi::fencepost::{INJECT_COPY, INJECT_MIGRATE, PAGE_SIZE};
+use fencepost_uapi::Errno;
+
+use super::devmem::{self, Failures, NewChunk, Reserved};
+use super::room;
+use super::{Inside, OWNER};
+use crate::counters::Counter;
+use crate::debug::delay::Point;
+use crate::device::Device;
+use crate::facade::Vec;
+use crate::gpuva::Span;
+use crate::host::mirror::{Source, Target, Way};
+use crate::host::Host;
+use crate::pgtable::SIZE_2M;
+
+/// Order of the largest block: 2 MiB.
+const MAX_ORDER: u32 = 9;
+/// How often a chunk is tried to be evicted.
+const EVICT_TRIES: u32 = 2;
+
+/// The part of a range that is moved at once: up to the next 2 MiB.
+fn pieces(part: Span) -> impl Iterator<Item = Span> {
+    let mut at = part.start;
+    core::iter::from_fn(move || {
+        let end = ((at | (SIZE_2M - 1)) + 1).min(part.end);
+        let piece = Span::new(at, end);
+        at = end;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
+/// A block of frames for pages of a piece.
+struct Block {
+    /// Index of the first page.
+    first: usize,
+    order: u32,
+    reserved: Reserved,
+}
+
+/// What became of the pages of a piece.
+struct Fate {
+    /// Index and order of those with a target.
+    targets: Vec<(usize, u32)>,
+    /// Pages whose frames went to the migration, one bit each.
+    handed: [u64; 8],
+    /// Why not all of them move.
+    failed: Option<Errno>,
+}
+
+impl<H: Host> Inside<'_, H> {
+    fn failures(&self) -> Failures {
+        let of = |kind| self.svm.file.injection(kind).clone();
+        Failures { copy: of(INJECT_COPY), memory: of(INJECT_MIGRATE) }
+    }
+
+    /// Moves pages of private anonymous memory to device memory. Returns how many moved.
+    ///
+    /// # Errors
+    /// With `strict`, as documented with `SvmMigrate`: none has moved then. Else only `EFAULT`: the address
+    /// space has ended; `EINTR`.
+    pub fn to_device(&self, span: Span, strict: bool) -> Result<u64, Errno> {
+        if strict {
+            self.check_vma(span)?;
+        }
+        let mut moved = 0;
+        self.each_piece(span, |piece| match self.piece_to_device(piece, strict) {
+            Ok(count) => {
+                moved += count;
+                Ok(())
+            }
+            Err(errno) if strict || errno == Errno::INTR => Err(errno),
+            Err(_) => Ok(()),
+        })
+        .inspect_err(|_| {
+            if strict {
+                let _ = self.to_system(span);
+            }
+        })?;
+        Ok(moved)
+    }
+
+    /// Checks that all of a span can move together.
+    ///
+    /// # Errors
+    /// `EINVAL`: not within one mapping; `ENOENT`: nothing mapped; `EBUSY`: not private anonymous memory;
+    /// `EFAULT`: the address space has ended.
+    pub fn check_vma(&self, span: Span) -> Result<(), Errno> {
+        let vma = self.dev().host.vma(&self.svm.mm, span.start)?;
+        if !vma.span.contains(span) {
+            return Err(Errno::INVAL);
+        }
+        match vma.anonymous && !vma.hugetlb {
+            true => Ok(()),
+            false => Err(Errno::BUSY),
+        }
+    }
+
+    /// Moves pages of device memory to system memory. Returns how many moved.
+    ///
+    /// # Errors
+    /// `EFAULT`: the address space has ended; `EINTR`.
+    pub fn to_system(&self, span: Span) -> Result<u64, Errno> {
+        let dev = self.dev();
+        let mut moved = 0;
+        self.each_piece(span, |piece| {
+            let way = Way::ToSystem { mm: &self.svm.mm, span: piece, owner: OWNER };
+            match dev.host.migrate_setup(way) {
+                Ok(migration) => moved += back(dev, migration, &self.failures(), None).moved,
+                Err(Errno::INTR) => return Err(Errno::INTR),
+                Err(_) => {}
+            }
+            Ok(())
+        })?;
+        devmem::drain(dev);
+        Ok(moved)
+    }
+
+    /// Calls `f` for the pieces of a span that can have device memory.
+    fn each_piece(
+        &self,
+        span: Span,
+        mut f: impl FnMut(Span) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let mut at = span.start;
+        while at < span.end {
+            let vma = match self.dev().host.next_vma(&self.svm.mm, at) {
+                Err(Errno::NOENT) => break,
+                vma => vma?,
+            };
+            let part = vma.span.clip(Span::new(at, span.end));
+            if part.is_empty() {
+                break;
+            }
+            at = part.end;
+            if vma.anonymous && !vma.hugetlb {
+                pieces(part).try_for_each(&mut f)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn piece_to_device(&self, piece: Span, strict: bool) -> Result<u64, Errno> {
+        let dev = self.dev();
+        let blocks = self.make_blocks(piece)?;
+        // All that can fail for lack of memory comes before pages are locked.
+        let pages = (piece.len() / PAGE_SIZE) as usize;
+        let targets = Vec::with_capacity(pages).map_err(Errno::from);
+        let way = Way::ToDevice { mm: &self.svm.mm, span: piece, owner: OWNER, devices: strict };
+        let begun = targets.and_then(|targets| Ok((targets, dev.host.migrate_setup(way)?)));
+        let (targets, mut migration) = match begun {
+            Ok(begun) => begun,
+            Err(errno) => {
+                give_back_unused(dev, &blocks, &[0; 8]);
+                return Err(errno);
+            }
+        };
+        let mut fate = Fate { targets, handed: [0; 8], failed: None };
+        self.choose_targets(&mut migration, pages, &blocks, strict, &mut fate);
+        copy_all(dev, &mut migration, &self.failures(), &mut fate);
+        if strict && fate.failed.is_some() {
+            fate.targets.iter().for_each(|(at, _)| dev.host.migrate_keep(&mut migration, *at));
+        }
+        dev.delay(Point::SvmCopied);
+        dev.host.migrate_commit(&mut migration);
+        let mut moved = 0;
+        for (at, order) in &fate.targets {
+            match dev.host.migrate_moved(&migration, *at) {
+                true => moved += 1 << order,
+                false => fate.failed = fate.failed.or(Some(Errno::BUSY)),
+            }
+        }
+        dev.host.migrate_end(migration);
+        blocks.iter().for_each(|block| devmem::ready(dev, block.reserved));
+        give_back_unused(dev, &blocks, &fate.handed);
+        devmem::drain(dev);
+        dev.counters.add(Counter::SvmToDevice, moved);
+        match fate.failed.filter(|_| strict) {
+            Some(errno) => Err(errno),
+            None => Ok(moved),
+        }
+    }
+
+    /// Blocks for a piece, as large as alignment and memory allow; pages may be left without.
+    fn make_blocks(&self, piece: Span) -> Result<Vec<Block>, Errno> {
+        let pages = (piece.len() / PAGE_SIZE) as usize;
+        let mut blocks = Vec::with_capacity(pages.min(64))?;
+        let (mut at, mut limit) = (0, MAX_ORDER);
+        let failures = self.failures();
+        while at < pages {
+            let aligned = (piece.start / PAGE_SIZE + at as u64).trailing_zeros();
+            let mut order = aligned.min((pages - at).ilog2()).min(limit);
+            let new = |order| NewChunk {
+                order,
+                vm: self.vm.id,
+                until_ns: self.stay_until(piece.start),
+                failures: &failures,
+            };
+            let reserved = loop {
+                match room::reserve(self, &new(order)) {
+                    Ok(reserved) => break Some(reserved),
+                    Err(_) if order > 0 => order -= 1,
+                    Err(_) => break None,
+                }
+                limit = order;
+            };
+            let Some(reserved) = reserved else { break };
+            if let Err(error) = blocks.push(Block { first: at, order, reserved }) {
+                devmem::give_back(self.dev(), reserved.frame, 1 << order);
+                give_back_unused(self.dev(), &blocks, &[0; 8]);
+                return Err(error.into());
+            }
+            at += 1 << order;
+        }
+        Ok(blocks)
+    }
+
+    /// When the CPU may have pages back that are moved now.
+    fn stay_until(&self, addr: u64) -> u64 {
+        match self.attr_at(addr).timeslice_ns.unwrap_or(self.svm.tunes.timeslice_ns) {
+            0 => 0,
+            timeslice => self.dev().host.now_ns().saturating_add(timeslice),
+        }
+    }
+
+    /// Gives each page that can move its frame.
+    fn choose_targets(
+        &self,
+        migration: &mut H::Migration,
+        pages: usize,
+        blocks: &[Block],
+        strict: bool,
+        fate: &mut Fate,
+    ) {
+        let host = &self.dev().host;
+        let mut at = 0;
+        while at < pages {
+            let order = match host.migrate_source(migration, at) {
+                Source::System { order } => order,
+                Source::Empty => 0,
+                Source::Device { order, .. } => {
+                    // It is there already.
+                    host.migrate_keep(migration, at);
+                    at += 1 << order;
+                    continue;
+                }
+                Source::Stays => {
+                    fate.failed = fate.failed.or(Some(Errno::BUSY));
+                    at += 1;
+                    continue;
+                }
+            };
+            match self.give_target(migration, at, order, blocks) {
+                Some(order) => {
+                    for page in at..at + (1 << order) {
+                        fate.handed[page / 64] |= 1 << (page % 64);
+                    }
+                    let fits = fate.targets.push_within_capacity((at, order)).is_ok();
+                    debug_assert!(fits, "one for each page at most");
+                    at += 1 << order;
+                }
+                None => {
+                    host.migrate_keep(migration, at);
+                    fate.failed = fate.failed.or(Some(Errno::NOMEM));
+                    at += 1 << order;
+                }
+            }
+            if strict && fate.failed.is_some() {
+                return;
+            }
+        }
+    }
+
+    /// Frames for the folio at an index: as a whole, else for its first page alone. `None`: there are
+    /// none.
+    fn give_target(
+        &self,
+        migration: &mut H::Migration,
+        at: usize,
+        order: u32,
+        blocks: &[Block],
+    ) -> Option<u32> {
+        let dev = self.dev();
+        let behind = blocks.partition_point(|block| block.first <= at);
+        let block = blocks.get(behind.checked_sub(1)?)?;
+        let within = at - block.first;
+        let room = (1usize << block.order).checked_sub(within).filter(|room| *room > 0)?;
+        let whole = room >= 1 << order && within % (1 << order) == 0;
+        let frame = block.reserved.frame + within as u64;
+        let injected = || self.svm.inject(dev, INJECT_MIGRATE, Errno::NOMEM).is_err();
+        let mut give = |order| {
+            let target = Target::Device { frame, order };
+            dev.host.migrate_target(migration, at, target).is_ok()
+        };
+        if order > 0 && whole && !injected() && give(order) {
+            return Some(order);
+        }
+        let single = order > 0 || !injected();
+        (single && give(0)).then_some(0)
+    }
+}
+
+/// Copies what has a target.
+fn copy_all<H: Host>(
+    dev: &Device<H>,
+    migration: &mut H::Migration,
+    failures: &Failures,
+    fate: &mut Fate,
+) {
+    let Fate { targets, failed, .. } = fate;
+    targets.retain(|(at, _)| match copy(dev, migration, failures, *at) {
+        Ok(()) => true,
+        Err(errno) => {
+            dev.host.migrate_keep(migration, *at);
+            *failed = failed.or(Some(errno));
+            false
+        }
+    });
+}
+
+fn copy<H: Host>(
+    dev: &Device<H>,
+    migration: &mut H::Migration,
+    failures: &Failures,
+    at: usize,
+) -> Result<(), Errno> {
+    failures.copy.hit().map_err(|_| {
+        dev.counters.inc(Counter::Injected);
+        Errno::IO
+    })?;
+    dev.host.migrate_copy(migration, at)
+}
+
+/// Gives the frames back that no migration has seen.
+fn give_back_unused<H: Host>(dev: &Device<H>, blocks: &[Block], handed: &[u64; 8]) {
+    for block in blocks {
+        for page in 0..1usize << block.order {
+            let index = block.first + page;
+            if handed[index / 64] & (1 << (index % 64)) == 0 {
+                devmem::give_back(dev, block.reserved.frame + page as u64, 1);
+            }
+        }
+    }
+}
+
+/// What a move to system memory came to.
+pub struct Back {
+    /// Pages that moved.
+    pub moved: u64,
+    /// Why the page that was watched did not move, if it was one of those that could.
+    pub failed: Option<Errno>,
+}
+
+/// Does a move to system memory after its setup; `watched` is the index of the page that matters.
+fn back<H: Host>(
+    dev: &Device<H>,
+    mut migration: H::Migration,
+    failures: &Failures,
+    watched: Option<usize>,
+) -> Back {
+    let host = &dev.host;
+    let pages = (host.migrate_span(&migration).len() / PAGE_SIZE) as usize;
+    let mut done = Back { moved: 0, failed: None };
+    let mut at = 0;
+    while at < pages {
+        let Source::Device { order, .. } = host.migrate_source(&migration, at) else {
+            at += 1;
+            continue;
+        };
+        let taken = take_back(dev, &mut migration, at, order, failures);
+        let (Ok(order) | Err((order, _))) = taken;
+        if let Err((_, errno)) = taken {
+            host.migrate_keep(&mut migration, at);
+            if watched.is_some_and(|watched| (at..at + (1 << order)).contains(&watched)) {
+                done.failed = Some(errno);
+            }
+        }
+        at += 1 << order;
+    }
+    dev.delay_unless_locked(Point::SvmCopied);
+    host.migrate_commit(&mut migration);
+    let mut at = 0;
+    while at < pages {
+        done.moved += u64::from(host.migrate_moved(&migration, at));
+        at += 1;
+    }
+    host.migrate_end(migration);
+    dev.counters.add(Counter::SvmToSystem, done.moved);
+    done
+}
+
+/// Gives a folio of device memory its place in system memory and copies it there: as a whole, else
+/// its first page. Returns the order that was tried last.
+fn take_back<H: Host>(
+    dev: &Device<H>,
+    migration: &mut H::Migration,
+    at: usize,
+    order: u32,
+    failures: &Failures,
+) -> Result<u32, (u32, Errno)> {
+    let injected = || {
+        let hit = failures.memory.hit().is_err();
+        dev.counters.add(Counter::Injected, u64::from(hit));
+        hit
+    };
+    let mut give = |order| match dev.host.migrate_target(migration, at, Target::System { order }) {
+        Ok(()) => Ok(order),
+        Err(errno) => Err((order, errno)),
+    };
+    let given = match order {
+        0 if injected() => Err((0, Errno::NOMEM)),
+        0 => give(0),
+        _ if injected() => give(0),
+        _ => give(order).or_else(|_| give(0)),
+    };
+    let order = given?;
+    copy(dev, migration, failures, at).map(|()| order).map_err(|errno| (order, errno))
+}
+
+/// The CPU touched device memory: see [`crate::driver::Driver::cpu_fault`]. The whole chunk comes back,
+/// as far as the mapping goes.
+///
+/// # Errors
+/// Why the page did not move.
+pub fn cpu_fault<H: Host>(
+    dev: &Device<H>,
+    fault: &mut H::CpuFault,
+    addr: u64,
+    frame: u64,
+) -> Result<(), Errno> {
+    dev.counters.inc(Counter::SvmCpuFaults);
+    let page = addr & !(PAGE_SIZE - 1);
+    let Some(chunk) = devmem::known(dev, frame) else {
+        // It has moved meanwhile.
+        return Ok(());
+    };
+    if dev.host.now_ns() < chunk.until_ns {
+        dev.counters.inc(Counter::SvmTimeslices);
+        return Ok(());
+    }
+    let before = ((frame - chunk.frame) * PAGE_SIZE).min(page);
+    let after = (chunk.frames - (frame - chunk.frame)) * PAGE_SIZE;
+    let span = Span::new(page - before, page + after);
+    let migration = dev.host.migrate_setup(Way::CpuFault { fault, span, owner: OWNER })?;
+    let start = dev.host.migrate_span(&migration).start;
+    let watched = page.checked_sub(start).map(|by| (by / PAGE_SIZE) as usize);
+    let done = back(dev, migration, &chunk.failures, watched);
+    devmem::drain(dev);
+    done.failed.map_or(Ok(()), Err)
+}
+
+/// Evicts a chunk. Returns the pages that moved.
+pub fn evict<H: Host>(dev: &Device<H>, chunk: &devmem::Known) -> u64 {
+    let mut moved = 0;
+    for _ in 0..EVICT_TRIES {
+        let way = Way::Evict { frame: chunk.frame, count: chunk.frames };
+        let Ok(migration) = dev.host.migrate_setup(way) else { break };
+        moved += back(dev, migration, &chunk.failures, None).moved;
+        devmem::drain(dev);
+        if devmem::known(dev, chunk.frame).is_none_or(|now| now.key.1 != chunk.key.1) {
+            break;
+        }
+    }
+    if moved > 0 {
+        dev.counters.inc(Counter::SvmEvictions);
+    }
+    moved
+}
+
+/// Evicts every chunk that a VM brought, or all (0). Returns the pages that moved.
+pub fn evict_all<H: Host>(dev: &Device<H>, vm: u64) -> u64 {
+    devmem::drain(dev);
+    let (mut moved, mut after) = (0, (0, 0));
+    while let Some(chunk) = devmem::oldest(dev, after, vm) {
+        after = chunk.key;
+        moved += evict(dev, &chunk);
+    }
+    moved
+}
