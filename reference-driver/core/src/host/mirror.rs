@@ -228,6 +228,11 @@ pub trait Mirror: Sized {
     /// A CPU fault on device memory, during the callback.
     type CpuFault;
 
+    /// Number of this device among those whose memory the owner has.
+    fn device(&self) -> u8 {
+        0
+    }
+
     /// A number that no other address space has at the same time.
     fn mm_id(&self, mm: &Self::Mm) -> u64;
 

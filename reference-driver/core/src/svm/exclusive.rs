@@ -9,7 +9,7 @@ use fencepost_uapi::Errno;
 
 use super::pages::{usable, Patience};
 use super::range::{Page, Zap};
-use super::{Inside, OWNER};
+use super::{exclusive_owner, Inside};
 use crate::counters::Counter;
 use crate::debug::delay::Point;
 use crate::gpuva::Span;
@@ -53,7 +53,7 @@ impl<H: Host> Inside<'_, H> {
     fn try_exclusive(&self, span: Span, stock: &mut Stock) -> Result<bool, Errno> {
         let host = &self.dev().host;
         let seq = self.in_window(span.start, |window| Ok(host.read_begin(window.notifier())))?;
-        let (page, guard) = host.make_exclusive(&self.svm.mm, span.start, OWNER)?;
+        let (page, guard) = host.make_exclusive(&self.svm.mm, span.start, exclusive_owner(host))?;
         self.dev().delay(Point::SvmExclusive);
         let mapped = self.commit_exclusive(span, seq, page, stock);
         // From here on the CPU may have it back.
@@ -98,7 +98,7 @@ impl<H: Host> Inside<'_, H> {
     pub fn allow_atomic(&self, range: Span, page: u64, mirror: Span) -> Result<(), Errno> {
         let mut now = [Pfn::default()];
         self.snapshot(Span::new(page, page + PAGE_SIZE), &mut now, |_| ())?;
-        match now[0].has(Pfn::VALID | Pfn::DEVICE) {
+        match now[0].has(Pfn::VALID | Pfn::DEVICE) && !self.is_remote(now[0]) {
             true => self.touch(range, page, crate::vm::mmu::Access::Atomic),
             false => self.make_exclusive(page, mirror),
         }

@@ -47,9 +47,14 @@ use notifier::{Hook, Windows};
 use range::{Ranges, Zap};
 use tune::Tunes;
 
-/// This device as the owner of its memory, of migrations and of exclusive access: to a world any number but
-/// 0, which stands for nobody or somebody else.
-pub const OWNER: u64 = 1;
+/// The owner of device memory and of migrations: the devices of this driver, which know each other's
+/// memory.
+pub const OWNER: u64 = 0x6670_0000;
+
+/// A device as the owner of exclusive access, which it shares with no other.
+pub(crate) fn exclusive_owner<H: Host>(host: &H) -> u64 {
+    OWNER + 1 + u64::from(host.device())
+}
 
 /// What a device has for all VMs that take faults.
 pub struct Shared<H: Host> {

@@ -7,7 +7,7 @@
 use fencepost_uapi::Errno;
 
 use super::range::{Ranges, Zap};
-use super::{Inside, OWNER};
+use super::{exclusive_owner, Inside};
 use crate::counters::Counter;
 use crate::device::Device;
 use crate::driver::Step;
@@ -186,7 +186,8 @@ pub fn invalidate<H: Host>(
         set_seq();
         return true;
     };
-    if invalidation.event == Event::Exclusive && invalidation.owner == OWNER {
+    let own = exclusive_owner(&dev.host);
+    if invalidation.event == Event::Exclusive && invalidation.owner == own {
         // The device takes the page for itself: who does maps it anew, and other VMs of the device may
         // go on.
         return true;

@@ -41,6 +41,8 @@ enum Tried {
     Done,
     /// The address space has changed meanwhile.
     Retry,
+    /// There is memory of another device.
+    Remote,
 }
 
 /// The patience of a retry loop.
@@ -90,7 +92,7 @@ impl<H: Host> Inside<'_, H> {
         let host = &self.dev().host;
         let mut patience = Patience::new(host);
         let default_flags = if fill.write { Pfn::VALID | Pfn::WRITE } else { Pfn::VALID };
-        let want = Want { default_flags, mask: 0, owner: OWNER };
+        let mut want = Want { default_flags, mask: 0, owner: OWNER };
         loop {
             // What an earlier try left must not ask for anything.
             pages.fill(Pfn::default());
@@ -106,6 +108,8 @@ impl<H: Host> Inside<'_, H> {
                     match self.commit(fill, seq, pages, stock)? {
                         Tried::Done => return Ok(()),
                         Tried::Retry => {}
+                        // Nobody's memory is known: all of it comes back.
+                        Tried::Remote => want.owner = 0,
                     }
                 }
                 Err(Errno::BUSY) => {}
@@ -130,6 +134,9 @@ impl<H: Host> Inside<'_, H> {
                 return Ok(Tried::Retry);
             }
             let range = usable(&mut ranges, fill.span.start)?;
+            if pages.iter().any(|page| self.is_remote(*page)) {
+                return Ok(Tried::Remote);
+            }
             if fill.device_only && !pages.iter().all(|page| page.has(Pfn::VALID | Pfn::DEVICE)) {
                 return Err(Errno::FAULT);
             }
@@ -143,6 +150,11 @@ impl<H: Host> Inside<'_, H> {
             }
             written.map(|()| Tried::Done)
         })
+    }
+
+    /// Whether a page is in the memory of another device.
+    pub fn is_remote(&self, page: Pfn) -> bool {
+        page.has(Pfn::VALID | Pfn::DEVICE) && page.device() != self.dev().host.device()
     }
 
     /// Records pages in their range, mapping those of system memory for DMA.

@@ -39,7 +39,9 @@ impl<H: Host> Inside<'_, H> {
             self.close_window(at);
             read?;
             for (page, gpu) in pages[..count].iter().zip(&bits[..count]) {
-                all.extend_from_slice(&(cpu_bits(*page) | gpu).to_ne_bytes())?;
+                all.extend_from_slice(
+                    &(cpu_bits(*page, self.is_remote(*page)) | gpu).to_ne_bytes(),
+                )?;
             }
             at = end;
         }
@@ -58,7 +60,7 @@ impl<H: Host> Inside<'_, H> {
     }
 }
 
-fn cpu_bits(page: Pfn) -> u32 {
+fn cpu_bits(page: Pfn, is_remote: bool) -> u32 {
     let mut bits = 0;
     if page.has(Pfn::ERROR) {
         return fp::SVM_PAGE_ERROR;
@@ -74,6 +76,7 @@ fn cpu_bits(page: Pfn) -> u32 {
         bits |= fp::SVM_PAGE_ZERO;
     }
     let location = match page.has(Pfn::DEVICE) {
+        true if is_remote => fp::SVM_LOCATION_OTHER,
         true => fp::SVM_LOCATION_DEVICE,
         false => fp::SVM_LOCATION_SYSTEM,
     };

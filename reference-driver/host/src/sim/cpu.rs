@@ -9,7 +9,6 @@ use fencepost_core::driver::Driver;
 use fencepost_core::gpuva::Span;
 use fencepost_core::host::Host;
 use fencepost_core::host::mirror::{Event, Invalidation};
-use fencepost_core::svm::OWNER;
 use fencepost_uapi::Errno;
 use fencepost_uapi::fencepost::PAGE_SIZE;
 
@@ -57,7 +56,7 @@ impl Cpu {
     }
 
     /// Translations of a span end: tells every notifier.
-    pub(super) fn begin(&self, mm: usize, span: Span, event: Event, by: Option<u8>) {
+    pub(super) fn begin(&self, mm: usize, span: Span, event: Event, owner: u64) {
         let (seq, told) = {
             let mut machine = self.machine();
             let space = machine.space(mm);
@@ -75,7 +74,6 @@ impl Cpu {
         };
         for (id, device, cookie) in told {
             let Some(driver) = self.driver(device) else { continue };
-            let owner = if by == Some(device) { OWNER } else { 0 };
             let invalidation = Invalidation { span, event, owner, blockable: true };
             let mut set_seq = || {
                 if let Some(notifier) = self.machine().notifiers.get_mut(&id) {
@@ -107,10 +105,10 @@ impl Cpu {
         mm: usize,
         span: Span,
         event: Event,
-        by: Option<u8>,
+        owner: u64,
         change: impl FnOnce(&mut Machine) -> R,
     ) -> R {
-        self.begin(mm, span, event, by);
+        self.begin(mm, span, event, owner);
         let result = change(&mut self.machine());
         self.end(mm, span);
         result
@@ -144,7 +142,7 @@ impl SimHost {
                 Found::Copy => {
                     let number = addr / PAGE_SIZE;
                     let copy = |machine: &mut Machine| machine.copy_on_write(mm, number);
-                    self.cpu().change(mm, page_span(addr), Event::Clear, None, copy);
+                    self.cpu().change(mm, page_span(addr), Event::Clear, 0, copy);
                 }
             }
         }
@@ -171,7 +169,7 @@ impl SimHost {
     /// A page that is exclusive to a device becomes an ordinary one again.
     pub(super) fn revoke(&self, mm: usize, addr: u64) {
         let number = addr / PAGE_SIZE;
-        self.cpu().change(mm, page_span(addr), Event::Clear, None, |machine| {
+        self.cpu().change(mm, page_span(addr), Event::Clear, 0, |machine| {
             let writable = machine.area(mm, addr).is_some_and(|(_, area)| area.write);
             let pte = machine.space(mm).ptes.get_mut(&number);
             if let Some(pte) = pte {
@@ -250,7 +248,7 @@ impl SimHost {
     /// `munmap`.
     pub fn munmap(&self, task: Task, span: Span) {
         let mm = task.mm();
-        self.cpu().change(mm, span, Event::Unmap, None, |machine| {
+        self.cpu().change(mm, span, Event::Unmap, 0, |machine| {
             split_areas(machine, mm, span);
             machine.space(mm).areas.retain(|start, _| !(span.start..span.end).contains(start));
             drop_pages(machine, mm, span);
@@ -260,7 +258,7 @@ impl SimHost {
     /// `mprotect`.
     pub fn mprotect(&self, task: Task, span: Span, read: bool, write: bool) {
         let mm = task.mm();
-        self.cpu().change(mm, span, Event::ProtectionVma, None, |machine| {
+        self.cpu().change(mm, span, Event::ProtectionVma, 0, |machine| {
             split_areas(machine, mm, span);
             let space = machine.space(mm);
             for (_, area) in space.areas.range_mut(span.start..span.end) {
@@ -285,7 +283,7 @@ impl SimHost {
     pub fn mremap(&self, task: Task, span: Span, to: u64, keep: bool) {
         let mm = task.mm();
         self.munmap(task, Span::new(to, to + span.len()));
-        self.cpu().change(mm, span, Event::Unmap, None, |machine| {
+        self.cpu().change(mm, span, Event::Unmap, 0, |machine| {
             split_areas(machine, mm, span);
             for number in numbers(span) {
                 machine.split(mm, number);
@@ -312,13 +310,13 @@ impl SimHost {
     pub fn discard(&self, task: Task, span: Span) {
         let mm = task.mm();
         let zap = |machine: &mut Machine| drop_pages(machine, mm, span);
-        self.cpu().change(mm, span, Event::Clear, None, zap);
+        self.cpu().change(mm, span, Event::Clear, 0, zap);
     }
 
     /// The kernel writes system memory to a disk.
     pub fn swap_out(&self, task: Task, span: Span) {
         let mm = task.mm();
-        self.cpu().change(mm, span, Event::Clear, None, |machine| {
+        self.cpu().change(mm, span, Event::Clear, 0, |machine| {
             for number in numbers(span) {
                 machine.split(mm, number);
             }
@@ -356,14 +354,14 @@ impl SimHost {
         }
         let all = Span::new(0, 1 << 47);
         self.cpu()
-            .change(mm, all, Event::ProtectionPage, None, |machine| copy_space(machine, mm, new));
+            .change(mm, all, Event::ProtectionPage, 0, |machine| copy_space(machine, mm, new));
         child
     }
 
     /// The address space ends: its process exits.
     pub fn exit_mm(&self, task: Task) {
         let (mm, all) = (task.mm(), Span::new(0, 1 << 47));
-        self.cpu().change(mm, all, Event::Release, None, |machine| {
+        self.cpu().change(mm, all, Event::Release, 0, |machine| {
             drop_pages(machine, mm, all);
             let space = machine.space(mm);
             space.areas.clear();

@@ -6,6 +6,7 @@
 use fencepost_core::gpuva::Span;
 use fencepost_core::host::Host;
 use fencepost_core::host::mirror::{Event, Pfn, Source, Target, Way};
+use fencepost_core::svm::OWNER;
 use fencepost_uapi::Errno;
 use fencepost_uapi::fencepost::PAGE_SIZE;
 
@@ -120,7 +121,7 @@ impl SimHost {
             }
             items
         };
-        let items = self.cpu().change(mm, span, Event::Migrate, Some(device), collect);
+        let items = self.cpu().change(mm, span, Event::Migrate, OWNER, collect);
         Ok(SimMigration { span, items })
     }
 
@@ -158,7 +159,7 @@ impl SimHost {
         };
         for (mm, number, _) in &mappers {
             let span = Span::new(number * PAGE_SIZE, (number + 1) * PAGE_SIZE);
-            self.cpu().change(*mm, span, Event::Migrate, Some(device), |machine| {
+            self.cpu().change(*mm, span, Event::Migrate, OWNER, |machine| {
                 machine.split(*mm, *number);
                 machine.space(*mm).ptes.insert(*number, Pte::Moving);
             });
@@ -285,7 +286,7 @@ impl SimHost {
         let Some((mm, ..)) = item.mappers.first().copied() else { return };
         let span = Span::new(number * PAGE_SIZE, (number + 1) * PAGE_SIZE);
         let frame = item.to_frame.expect("empty pages go to a device");
-        item.moved = self.cpu().change(mm, span, Event::Migrate, Some(device), |machine| {
+        item.moved = self.cpu().change(mm, span, Event::Migrate, OWNER, |machine| {
             let Some((_, area)) = machine.area(mm, span.start) else { return false };
             let now = machine.space(mm).ptes.get(&number).copied();
             if !matches!(now, None | Some(Pte::Zero)) {
@@ -372,7 +373,12 @@ impl SimHost {
         release_source(&mut machine, device, item);
     }
 
-    pub(super) fn exclusive(&self, mm: usize, addr: u64) -> Result<(Pfn, SimExclusive), Errno> {
+    pub(super) fn exclusive(
+        &self,
+        mm: usize,
+        addr: u64,
+        owner: u64,
+    ) -> Result<(Pfn, SimExclusive), Errno> {
         let area = {
             let mut machine = self.cpu().machine();
             match machine.space(mm).ended {
@@ -390,12 +396,11 @@ impl SimHost {
         }
         let number = addr / PAGE_SIZE;
         let span = Span::new(number * PAGE_SIZE, (number + 1) * PAGE_SIZE);
-        let by = u64::from(self.number());
-        let made = self.cpu().change(mm, span, Event::Exclusive, Some(self.number()), |machine| {
+        let made = self.cpu().change(mm, span, Event::Exclusive, owner, |machine| {
             machine.split(mm, number);
             let pte = machine.space(mm).ptes.get_mut(&number)?;
             let Pte::Present { page, write } = *pte else { return None };
-            *pte = Pte::Exclusive { page, write, owner: by };
+            *pte = Pte::Exclusive { page, write, owner };
             let known = machine.pages.get_mut(&page)?;
             let free = !std::mem::replace(&mut known.locked, true);
             free.then_some(page)

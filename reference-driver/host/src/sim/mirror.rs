@@ -67,7 +67,7 @@ impl SimHost {
         Ok(match pte {
             Some(Pte::Moving) => Step::Busy,
             Some(Pte::Device { device, frame, write: may }) => {
-                let known = want.owner == OWNER && device == self.number();
+                let known = want.owner == OWNER;
                 match known && (may || !write) {
                     true => Step::Page(Pfn::new(valid(may) | Pfn::DEVICE, order, device, frame)),
                     false if fault => Step::Device { device, frame },
@@ -92,6 +92,10 @@ impl Mirror for SimHost {
     type Migration = SimMigration;
     type Exclusive = SimExclusive;
     type CpuFault = CpuFault;
+
+    fn device(&self) -> u8 {
+        self.number()
+    }
 
     fn mm_id(&self, mm: &SimMm) -> u64 {
         mm.0 as u64
@@ -251,8 +255,8 @@ impl Mirror for SimHost {
         &self,
         mm: &SimMm,
         addr: u64,
-        _owner: u64,
+        owner: u64,
     ) -> Result<(Pfn, SimExclusive), Errno> {
-        self.exclusive(mm.0, addr)
+        self.exclusive(mm.0, addr, owner)
     }
 }
