@@ -492,7 +492,9 @@ impl Service for Machine {
     fn may_block(&self, call: &Call) -> bool {
         let opens = ARCH.opens.iter().any(|open| open.nr == call.nr);
         let mirrored = || self.world().spaces.as_ref().is_some_and(|spaces| !spaces.is_empty());
-        call.nr == ARCH.ioctl || (!opens && mirrored())
+        // An open waits for forks of this process, and what starts a process may have mapped memory whose
+        // end it waits for here.
+        call.nr == ARCH.ioctl || (opens && self.mirrors()) || (!opens && mirrored())
     }
 
     fn mirrors(&self) -> bool {
