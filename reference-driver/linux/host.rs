@@ -47,6 +47,10 @@ module! {
             default: 0,
             description: "Number of nodes /dev/hmm_dmirror*, which answer as test_hmm (0 to 8)",
         },
+        dmirror_first: u32 {
+            default: 0,
+            description: "Number of the first of these nodes; test_hmm has 0 to 3",
+        },
         dmirror_mib: u64 {
             default: 256,
             description: "Device memory of each of these in MiB",
@@ -98,13 +102,14 @@ struct Fencepost {
 
 /// The nodes that answer as test_hmm.
 fn dmirrors() -> Result<KVec<dmirror::Node>> {
-    let count = *module_parameters::dmirror.value();
-    if count > 8 {
+    let params = (*module_parameters::dmirror.value(), *module_parameters::dmirror_first.value());
+    let (count, first) = params;
+    if count > 8 || first > 100 {
         return Err(EINVAL);
     }
     let bytes = module_parameters::dmirror_mib.value().checked_mul(1 << 20).ok_or(EINVAL)?;
     let mut nodes = KVec::new();
-    for number in 0..count as u8 {
+    for number in first as u8..(first + count) as u8 {
         nodes.push(dmirror::Node::new(number, bytes).map_err(errno)?, GFP_KERNEL)?;
     }
     Ok(nodes)

@@ -291,6 +291,11 @@ impl Mirror for World {
         drop(migration);
     }
 
+    fn has_freed_frames(&self) -> bool {
+        // SAFETY: the world is alive.
+        unsafe { shim::fp_has_freed_frames(self.raw()) }
+    }
+
     fn frames_freed(&self, each: &mut dyn FnMut(u64, u64)) {
         let (mut cursor, mut first, mut count) = (0, 0, 0);
         // SAFETY: the world is alive; all three are written.

@@ -136,6 +136,7 @@ void fp_migrate_keep(struct fp_migration *m, u64 i);
 void fp_migrate_commit(struct fp_migration *m);
 bool fp_migrate_moved(struct fp_migration *m, u64 i);
 void fp_migrate_end(struct fp_migration *m);
+bool fp_has_freed_frames(struct fp_world *w);
 bool fp_frames_freed(struct fp_world *w, u64 *cursor, u64 *first, u64 *count);
 
 /* character devices that answer as test_hmm */

@@ -249,6 +249,7 @@ unsafe extern "C" {
     pub(super) fn fp_migrate_commit(m: *mut RawMigration);
     pub(super) fn fp_migrate_moved(m: *mut RawMigration, i: u64) -> bool;
     pub(super) fn fp_migrate_end(m: *mut RawMigration);
+    pub(super) fn fp_has_freed_frames(w: *mut RawWorld) -> bool;
     pub(super) fn fp_frames_freed(
         w: *mut RawWorld,
         cursor: *mut u64,

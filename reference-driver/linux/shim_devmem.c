@@ -102,6 +102,11 @@ static void fp_frames_give_back(struct fp_devmem *d, u64 frame, u64 count)
 		fp_devmem_idle(d->world);
 }
 
+bool fp_has_freed_frames(struct fp_world *w)
+{
+	return w->devmem && atomic_read(&w->devmem->nfreed);
+}
+
 /* The next run of frames that came free; `cursor` begins with 0. */
 bool fp_frames_freed(struct fp_world *w, u64 *cursor, u64 *first, u64 *count)
 {

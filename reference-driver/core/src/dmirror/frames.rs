@@ -19,7 +19,7 @@ pub(super) struct Frames {
     free: Vec<u16>,
     /// Which groups were given out as one.
     large: Vec<bool>,
-    /// Where the search for a single frame begins.
+    /// The frame at which the search for a single one begins, in the group that is begun.
     next: usize,
 }
 
@@ -45,13 +45,20 @@ impl Frames {
     /// One frame: of a group that is begun already, if there is one.
     pub(super) fn alloc(&mut self, owner: u16) -> Option<u64> {
         let begun = |free: &u16| (1..LARGE as u16).contains(free);
-        let here = self.free.get(self.next).copied().filter(begun).map(|_| self.next);
-        let group = here
-            .or_else(|| self.free.iter().position(begun))
-            .or_else(|| self.free.iter().position(|free| *free > 0))?;
-        self.next = group;
-        let first = group * LARGE as usize;
-        let frame = (first..first + LARGE as usize).find(|frame| self.owners[*frame] == FREE)?;
+        let group = self.next / LARGE as usize;
+        let group = match self.free.get(group).is_some_and(begun) {
+            true => group,
+            false => {
+                let begun = self.free.iter().position(begun);
+                begun.or_else(|| self.free.iter().position(|free| *free > 0))?
+            }
+        };
+        let (first, end) = (group * LARGE as usize, (group + 1) * LARGE as usize);
+        let from = self.next.clamp(first, end);
+        let mut frames = (from..end).chain(first..from);
+        let frame = frames.find(|frame| self.owners[*frame] == FREE)?;
+        // The next one is in the same group as long as that has any.
+        self.next = if frame + 1 < end { frame + 1 } else { first };
         self.take(frame, owner);
         Some(frame as u64)
     }

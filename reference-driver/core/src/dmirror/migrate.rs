@@ -45,9 +45,7 @@ impl<H: Host> Dmirror<H> {
     pub(super) fn migrate_to_device(&self, file: &File<H>, span: Span) -> Result<(), Errno> {
         self.each_part(file, span, |part| self.part_to_device(file, part))?;
         // Without asking for anything: no page is faulted in, only those of the device are wanted.
-        self.mirror(file, span, 0, |page| {
-            page.has(Pfn::VALID | Pfn::DEVICE).then_some(page).ok_or(Errno::NOENT)
-        })
+        self.mirror(file, span, 0, |page| page.has(Pfn::VALID | Pfn::DEVICE))
     }
 
     fn part_to_device(&self, file: &File<H>, span: Span) -> Result<(), Errno> {

@@ -18,7 +18,7 @@ use crate::facade::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, Rank, Vec};
 use crate::gpuva::Span;
 use crate::host::mirror::{Invalidation, Pfn, Want};
 use crate::host::{Aperture, Host, Phys};
-use crate::pgtable::{Need, Stock, SIZE_4K, VA_END};
+use crate::pgtable::{Need, Spares, Stock, SIZE_4K, VA_END};
 use frames::Frames;
 use record::{Command, Record};
 use table::{Table, Tag};
@@ -59,6 +59,8 @@ pub struct File<H: Host> {
     mm: H::Mm,
     notifier: H::Notifier,
     mirrored: Arc<Mirrored>,
+    /// Nodes of page tables that are kept from call to call.
+    spares: Mutex<Spares>,
 }
 
 /// A device.
@@ -99,10 +101,11 @@ impl<H: Host> Dmirror<H> {
     /// `ENOMEM`; `EMFILE`; `EOPNOTSUPP`: the world cannot mirror.
     pub fn open(&self, task: H::Task) -> Result<File<H>, Errno> {
         let mm = self.host.mm(task)?;
+        let spares = Mutex::new(Rank::Vm, Spares::default())?;
         let mirrored = self.enter()?;
         let cookie = u64::from(mirrored.slot);
         match self.host.notifier_insert(&mm, Span::new(0, VA_END), cookie) {
-            Ok(notifier) => Ok(File { mm, notifier, mirrored }),
+            Ok(notifier) => Ok(File { mm, notifier, mirrored, spares }),
             Err(errno) => {
                 self.leave(&mirrored);
                 Err(errno)
@@ -298,69 +301,75 @@ impl<H: Host> Dmirror<H> {
     /// Faults a range in and mirrors it.
     fn fault(&self, file: &File<H>, span: Span, write: bool) -> Result<(), Errno> {
         let flags = if write { Pfn::VALID | Pfn::WRITE } else { Pfn::VALID };
-        self.mirror(file, span, flags, |page| page.has(flags).then_some(page).ok_or(Errno::FAULT))
+        self.mirror(file, span, flags, |page| page.has(flags))
     }
 
-    /// Mirrors the pages of a range which `choose` wants.
+    /// Mirrors the pages of a range which `choose` wants; with flags it must want all.
     fn mirror(
         &self,
         file: &File<H>,
         span: Span,
         flags: u64,
-        choose: impl Fn(Pfn) -> Result<Pfn, Errno>,
+        choose: impl Fn(Pfn) -> bool,
     ) -> Result<(), Errno> {
-        let mut pages = Vec::new();
-        pages.resize((span.len() / SIZE_4K).min(BATCH) as usize, Pfn::default())?;
+        let most = (span.len() / SIZE_4K).min(BATCH) as usize;
+        let (mut pages, mut room) = (Vec::new(), Vec::with_capacity(most)?);
+        pages.resize(most, Pfn::default())?;
         for batch in batches(span) {
             if batch.end > VA_END {
                 return Err(Errno::FAULT);
             }
-            let mut stock = Stock::default();
-            stock.fill(Need::map(batch))?;
+            let mut stock = file.spares.lock().draw(Need::map(batch))?;
             let count = (batch.len() / SIZE_4K) as usize;
-            self.pages(file, batch, flags, &mut pages[..count], |pages, mut table| {
-                for (page, index) in pages.iter().zip(0..) {
-                    let Ok(page) = choose(*page) else {
-                        if flags == 0 {
-                            continue;
-                        }
-                        return Err(Errno::FAULT);
-                    };
-                    let addr = batch.start + index * SIZE_4K;
-                    self.map(file, &mut table, addr, page, &mut stock)?;
+            let done = self.pages(file, batch, flags, &mut pages[..count], |pages, mut table| {
+                if flags != 0 && !pages.iter().all(|page| choose(*page)) {
+                    return Err(Errno::FAULT);
+                }
+                let mut addr = batch.start;
+                for group in pages.chunk_by(|a, b| kind(&choose, *a) == kind(&choose, *b)) {
+                    if let Some(tag) = kind(&choose, group[0]) {
+                        self.show(file, &mut table, addr, group, tag, &mut stock, &mut room)?;
+                    }
+                    addr += group.len() as u64 * SIZE_4K;
                 }
                 Ok(())
-            })?;
+            });
+            file.spares.lock().give_back(stock);
+            done?;
         }
         Ok(())
     }
 
-    fn map(
+    /// Mirrors pages from an address on; `room` holds as many.
+    #[expect(clippy::too_many_arguments, reason = "what one call has at hand")]
+    fn show(
         &self,
         file: &File<H>,
         table: &mut Table,
         addr: u64,
-        page: Pfn,
-        stock: &mut Stock,
-    ) -> Result<(), Errno> {
-        let tag = if page.has(Pfn::WRITE) { Tag::Write } else { Tag::Read };
-        let phys = self.phys(file, page)?;
-        self.show(table, addr, phys, tag, stock)
-    }
-
-    fn show(
-        &self,
-        table: &mut Table,
-        addr: u64,
-        phys: Phys,
+        pages: &[Pfn],
         tag: Tag,
         stock: &mut Stock,
+        room: &mut Vec<Phys>,
     ) -> Result<(), Errno> {
-        let shown = table.map(&self.host, addr, phys, tag, stock);
-        if shown.is_err() {
-            table::release(&self.host, phys);
+        room.clear();
+        let mut shown = Ok(());
+        for page in pages {
+            match self.phys(file, *page) {
+                Ok(phys) => {
+                    let fits = room.push_within_capacity(phys).is_ok();
+                    debug_assert!(fits, "room for a batch");
+                }
+                Err(errno) => shown = Err(errno),
+            }
         }
-        Ok(shown?)
+        if shown.is_ok() {
+            shown = table.map(&self.host, addr, room, tag, stock).map_err(Errno::from);
+        }
+        if shown.is_err() {
+            room.iter().for_each(|phys| table::release(&self.host, *phys));
+        }
+        shown
     }
 
     /// Where a page is for the device.
@@ -398,19 +407,23 @@ impl<H: Host> Dmirror<H> {
     }
 
     fn exclusive(&self, file: &File<H>, span: Span) -> Result<(), Errno> {
+        let mut room = Vec::with_capacity(1)?;
         for batch in batches(span.clip(Span::new(0, VA_END))) {
-            let mut stock = Stock::default();
-            stock.fill(Need::map(batch))?;
-            for addr in (batch.start..batch.end).step_by(SIZE_4K as usize) {
+            let mut stock = file.spares.lock().draw(Need::map(batch))?;
+            let mut pages = (batch.start..batch.end).step_by(SIZE_4K as usize);
+            let done = pages.try_for_each(|addr| -> Result<(), Errno> {
                 // Nobody in particular, as test_hmm: our own translations end as well.
                 let (page, held) = self.host.make_exclusive(&file.mm, addr, 0)?;
                 let mut table = file.mirrored.table.lock();
-                let phys = self.phys(file, page)?;
-                self.show(&mut table, addr, phys, Tag::Atomic, &mut stock)?;
+                let (pages, tag) = (core::slice::from_ref(&page), Tag::Atomic);
+                self.show(file, &mut table, addr, pages, tag, &mut stock, &mut room)?;
                 drop(table);
                 // From here on the CPU's accesses, which wait, take it away again.
                 drop(held);
-            }
+                Ok(())
+            });
+            file.spares.lock().give_back(stock);
+            done?;
         }
         Ok(())
     }
@@ -424,6 +437,12 @@ impl<H: Host> Dmirror<H> {
             false => Ok(()),
         }
     }
+}
+
+/// How a page is mirrored, if it is chosen.
+fn kind(choose: &impl Fn(Pfn) -> bool, page: Pfn) -> Option<Tag> {
+    let tag = if page.has(Pfn::WRITE) { Tag::Write } else { Tag::Read };
+    choose(page).then_some(tag)
 }
 
 /// Room for the pages of a range.

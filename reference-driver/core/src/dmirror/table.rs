@@ -49,21 +49,23 @@ impl Table {
         Some((phys, tag))
     }
 
-    /// Shows a page, in place of what was there. The stock holds what a map of it needs.
+    /// Shows pages from an address on, in place of what was there. The stock holds what a map of them
+    /// needs.
     ///
     /// # Errors
-    /// [`AllocError`]: it does not; the page is the caller's still.
+    /// [`AllocError`]: it does not; the pages are the caller's still.
     pub(super) fn map<H: Host>(
         &mut self,
         host: &H,
         addr: u64,
-        phys: Phys,
+        pages: &[Phys],
         tag: Tag,
         stock: &mut Stock,
     ) -> Result<(), AllocError> {
-        let span = Span::new(addr, addr + SIZE_4K);
+        let span = Span::new(addr, addr + pages.len() as u64 * SIZE_4K);
         self.erase(host, span, stock);
-        let mut runs = |_| Run { phys, len: SIZE_4K };
+        let page = |offset| pages[(offset / SIZE_4K) as usize];
+        let mut runs = |offset| Run { phys: page(offset), len: SIZE_4K };
         let source = Source::Memory { offset: 0, runs: &mut runs };
         let readonly = tag == Tag::Read;
         let props = Props { readonly, kind: tag as u8, ..Props::default() };
@@ -94,6 +96,9 @@ impl Table {
 
     /// The next address that may have a page.
     fn skip(&self, addr: u64, end: u64) -> u64 {
+        if addr + SIZE_4K == end {
+            return end;
+        }
         for size in SKIPS {
             let piece = Span::new(addr, (addr / size + 1).saturating_mul(size).min(end));
             if self.pages.count(piece) == [0; 3] {
