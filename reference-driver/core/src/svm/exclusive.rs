@@ -13,7 +13,7 @@ use super::{exclusive_owner, Inside};
 use crate::counters::Counter;
 use crate::debug::delay::Point;
 use crate::gpuva::Span;
-use crate::host::mirror::Pfn;
+use crate::host::mirror::{Pfn, Want};
 use crate::host::Host;
 use crate::pgtable::{Need, Stock};
 
@@ -46,6 +46,25 @@ impl<H: Host> Inside<'_, H> {
                 Ok(false) | Err(Errno::BUSY | Errno::AGAIN) => patience.again(self)?,
                 Err(errno) => return Err(errno),
             }
+            self.make_ordinary(span)?;
+        }
+    }
+
+    /// Lets a page be one that the CPU may write. An exclusive one, one that is shared and one in device
+    /// memory would have to change for [`Inside::try_exclusive`], which would not get anywhere.
+    fn make_ordinary(&self, span: Span) -> Result<(), Errno> {
+        let host = &self.dev().host;
+        let want = Want { default_flags: Pfn::VALID | Pfn::WRITE, mask: 0, owner: 0 };
+        let mut page = [Pfn::default()];
+        let faulted = self.in_window(span.start, |window| {
+            let notifier = window.notifier();
+            let seq = host.read_begin(notifier);
+            host.range_fault(&self.svm.mm, notifier, seq, span, want, &mut page)
+        });
+        match faulted {
+            // What is wrong with it the next try will say.
+            Err(Errno::INTR) => Err(Errno::INTR),
+            _ => Ok(()),
         }
     }
 

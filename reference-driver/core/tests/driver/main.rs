@@ -7,5 +7,7 @@ mod jobs;
 mod objects;
 mod skeleton;
 mod svm;
+mod svm_atomic;
 mod svm_move;
+mod svm_race;
 mod syncobjs;

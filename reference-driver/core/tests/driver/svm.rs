@@ -48,6 +48,11 @@ impl<'a> Svm<'a> {
 
     /// Starts a program; its user fence has the number that is returned.
     pub(crate) fn start(&self, parts: &[Vec<u64>]) -> u64 {
+        self.start_on(self.queue, parts)
+    }
+
+    /// The same in another queue.
+    pub(crate) fn start_on(&self, queue: u32, parts: &[Vec<u64>]) -> u64 {
         let turn = self.turn.get() + 1;
         self.turn.set(turn);
         let words: Vec<u64> = parts.concat();
@@ -56,7 +61,7 @@ impl<'a> Svm<'a> {
             self.c.poke(self.batch, offset + i as u64 * 8, *word);
         }
         let batch = Batch { addr: BATCH + offset, length: words.len() as u32 * 8, flags: 0 };
-        self.c.exec(self.queue, &[batch], &[user_fence(FENCE, turn)]).expect("submits");
+        self.c.exec(queue, &[batch], &[user_fence(FENCE, turn)]).expect("submits");
         turn
     }
 

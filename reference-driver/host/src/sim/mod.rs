@@ -52,6 +52,12 @@ impl Sim {
         Ok(Sim { driver })
     }
 
+    /// Another handle of a device that is there already; to be forgotten, not dropped.
+    #[must_use]
+    pub fn over(driver: Driver<SimHost>) -> Self {
+        Sim { driver }
+    }
+
     /// The driver.
     #[must_use]
     pub fn driver(&self) -> &Driver<SimHost> {
