@@ -3,6 +3,8 @@
 #ifndef FENCEPOST_SHIM_WORLD_H
 #define FENCEPOST_SHIM_WORLD_H
 #include <linux/atomic.h>
+#include <linux/iosys-map.h>
+#include <linux/kref.h>
 #include <linux/mm.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -18,6 +20,27 @@
 #define FP_LAST_DMA	(1ull << 52)	/* what a page-table entry holds */
 
 struct fp_devmem;
+
+/* memory of a buffer object */
+struct fp_bo {
+	struct kref ref;
+	struct rcu_work free;
+	struct workqueue_struct *reclaim;
+	u64 offset;
+	u64 npages;
+	/* of another driver: its mapping and what must be let go with it */
+	struct iosys_map map;
+	struct dma_buf_attachment *attach;
+	struct sg_table *sgt;
+	/* of our own, else none */
+	u64 nown;
+	struct page *pages[] __counted_by(nown);
+};
+
+struct fp_bo *fp_bo_alloc(struct fp_world *w, u64 npages, u64 nown);
+int fp_bo_publish(struct fp_world *w, struct fp_bo *bo);
+struct fp_bo *fp_bo_find(struct fp_world *w, u64 offset);
+void fp_bo_release(struct kref *ref);
 
 struct fp_world {
 	wait_queue_head_t wq;

@@ -18,8 +18,8 @@ type World = &'static [&'static str];
 
 /// `cargo build` of the user-space host.
 const USER: World = &["feature=\"std\""];
-/// Kbuild.
-const MODULE: World = &["MODULE"];
+/// Kbuild, for a kernel that has what the module can use.
+const MODULE: World = &["MODULE", "CONFIG_HMM_MIRROR", "CONFIG_DEVICE_PRIVATE"];
 
 /// Counts, and fails when too little is common.
 pub(crate) fn task(root: &Path) -> Result<String, Findings> {
@@ -35,7 +35,7 @@ pub(crate) fn task(root: &Path) -> Result<String, Findings> {
     let mut user = walk(&both, USER)?;
     user.extend(walk(&["host/src/live/mod.rs"], USER)?);
     let mut module = walk(&both, MODULE)?;
-    module.extend(["shim.c", "shim.h"].map(|name| driver.join("linux").join(name)));
+    module.extend(shims(&driver.join("linux"))?);
     let count = |files: &mut dyn Iterator<Item = &PathBuf>| -> Result<(u64, usize), Findings> {
         let mut sum = (0, 0);
         for file in files {
@@ -59,6 +59,19 @@ pub(crate) fn task(root: &Path) -> Result<String, Findings> {
         true => Ok(text),
         false => Err(vec![text, format!("share: at least {LEAST} % of the module must be common")]),
     }
+}
+
+/// The C side of the module.
+fn shims(folder: &Path) -> Result<Vec<PathBuf>, Findings> {
+    let failed = |error| vec![format!("{}: {error}", folder.display())];
+    let mut all = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if name.starts_with("shim") && (name.ends_with(".c") || name.ends_with(".h")) {
+            all.push(folder.join(name));
+        }
+    }
+    Ok(all)
 }
 
 fn read(file: &Path) -> Result<String, Findings> {
