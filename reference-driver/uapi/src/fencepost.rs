@@ -813,7 +813,7 @@ record! {
     /// CPU touches a page, only the device accesses it. Pages in device memory are moved to system
     /// memory before. `EFAULT`: nothing mapped, or not writable; `EOPNOTSUPP`: not private anonymous
     /// memory, or the VM does not take faults; `EINVAL`: no size, or a range that is not in mirrors of the
-    /// VM; `EBUSY`: a page that others hold; `ENOMEM`. The pages before the one that failed stay
+    /// VM; `EACCES`: [`SVM_ATOMIC_CPU`] is set there; `EBUSY`: a page that others hold; `ENOMEM`. The pages before the one that failed stay
     /// exclusive; `pages` says how many in any case.
     pub struct SvmExclusive("drm_fencepost_svm_exclusive"), 56 {
         /// Must be zero.

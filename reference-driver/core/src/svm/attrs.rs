@@ -149,6 +149,13 @@ impl<H: Host> Inside<'_, H> {
         self.svm.attrs.lock().at(addr)
     }
 
+    /// The attributes of an address, and the part of a span around it that has the same.
+    pub fn attr_around(&self, addr: u64, span: Span) -> (Span, Attr) {
+        let attrs = self.svm.attrs.lock();
+        let found = attrs.pieces(span).find(|(piece, _)| piece.end > addr);
+        found.unwrap_or((span, Attr::default()))
+    }
+
     /// Sets an attribute. Where that changes anything, pages leave the page tables.
     ///
     /// # Errors

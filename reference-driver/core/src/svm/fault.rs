@@ -242,7 +242,9 @@ impl<H: Host> Inside<'_, H> {
             range.lacking(page, access)
         };
         let Some(span) = lacking else { return self.show_again(range) };
-        let atomic = self.attr_at(page).atomic == fp::SVM_ATOMIC_DEVICE;
+        // What holds for the page need not hold for those around it.
+        let (alike, attr) = self.attr_around(page, span);
+        let (span, atomic) = (span.clip(alike), attr.atomic);
         let fill = Fill { span, write: access.writes(), atomic, device_only: false };
         match self.fill(fill) {
             // Something else in the range may be the reason.

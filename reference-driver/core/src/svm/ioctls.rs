@@ -98,6 +98,9 @@ pub fn exclusive<H: Host>(call: &Call<'_, H>, args: &mut SvmExclusive) -> Result
         }
         for page in (span.start..span.end).step_by(fp::PAGE_SIZE as usize) {
             let mirror = inside.mirror_at(page).ok_or(Errno::INVAL)?;
+            if inside.attr_at(page).atomic == fp::SVM_ATOMIC_CPU {
+                return Err(Errno::ACCES);
+            }
             inside.make_exclusive(page, mirror).map_err(|errno| match errno {
                 Errno::NOENT | Errno::PERM => Errno::FAULT,
                 Errno::IO => Errno::OPNOTSUPP,

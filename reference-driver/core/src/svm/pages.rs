@@ -4,7 +4,7 @@
 //! the address space, then, under the lock that invalidations take, ask whether the number still holds;
 //! only then are pages mapped for DMA and entries written. What they need of memory is there before.
 
-use fencepost_uapi::fencepost::{INJECT_DMA_MAP, PAGE_SIZE};
+use fencepost_uapi::fencepost::{INJECT_DMA_MAP, PAGE_SIZE, SVM_ATOMIC_CPU, SVM_ATOMIC_DEVICE};
 use fencepost_uapi::Errno;
 
 use super::range::{Page, Range, Ranges, Zap};
@@ -30,8 +30,8 @@ pub struct Fill {
     pub span: Span,
     /// They are to be written.
     pub write: bool,
-    /// Atomics of the device may work on system memory.
-    pub atomic: bool,
+    /// `SVM_ATOMIC_*`: what atomics of the device may do.
+    pub atomic: u64,
     /// All must be in device memory.
     pub device_only: bool,
 }
@@ -169,12 +169,16 @@ impl<H: Host> Inside<'_, H> {
                 continue;
             }
             let write = if page.has(Pfn::WRITE) { Page::WRITE } else { 0 };
+            let atomic = match (fill.atomic, page.has(Pfn::DEVICE)) {
+                (SVM_ATOMIC_CPU, _) => 0,
+                (SVM_ATOMIC_DEVICE, _) | (_, true) => Page::ATOMIC,
+                _ => 0,
+            };
             if page.has(Pfn::DEVICE) {
-                range.set(addr, Page::device(page.number(), write | Page::ATOMIC));
+                range.set(addr, Page::device(page.number(), write | atomic));
                 at += 1;
                 continue;
             }
-            let atomic = if fill.atomic { Page::ATOMIC } else { 0 };
             let order = order_at(addr, page.order(), pages.len() - at);
             self.svm.inject(dev, INJECT_DMA_MAP, Errno::NOMEM)?;
             let dma = dev.host.dma_map_page(&self.svm.mm, page, order)?;

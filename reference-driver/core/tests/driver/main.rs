@@ -9,5 +9,6 @@ mod skeleton;
 mod svm;
 mod svm_atomic;
 mod svm_move;
+mod svm_property;
 mod svm_race;
 mod syncobjs;

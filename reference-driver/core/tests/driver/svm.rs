@@ -12,7 +12,7 @@ use super::client::{load, map, sim, store, store_reg, unmap, user_fence, Bo, Cli
 pub(crate) const A: u64 = 0x7000_0000_0000;
 const BATCH: u64 = 0x1000_0000;
 const FENCE: u64 = BATCH + K64 - 8;
-const RESULT: u64 = BATCH + K64 - 64;
+pub(crate) const RESULT: u64 = BATCH + K64 - 64;
 
 /// A mirror of the CPU's addresses around [`A`].
 pub(crate) fn mirror(addr: u64, range: u64) -> BindOp {
@@ -82,6 +82,11 @@ impl<'a> Svm<'a> {
 
     pub(crate) fn gpu_load(&self, addr: u64) -> u64 {
         assert!(self.run(&[load(addr, 1), store_reg(RESULT, 1)]), "a load of {addr:#x}");
+        self.c.peek(self.batch, RESULT - BATCH)
+    }
+
+    /// What a program stored at [`RESULT`].
+    pub(crate) fn result(&self) -> u64 {
         self.c.peek(self.batch, RESULT - BATCH)
     }
 

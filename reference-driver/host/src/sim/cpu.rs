@@ -329,12 +329,14 @@ impl SimHost {
     }
 
     /// Somebody pins the page at an address, so that it cannot move, or lets go of it.
-    pub fn pin(&self, task: Task, addr: u64, pinned: bool) {
+    /// False: there is no page of system memory.
+    pub fn pin(&self, task: Task, addr: u64, pinned: bool) -> bool {
         let mut machine = self.cpu().machine();
         let page =
             machine.space(task.mm()).ptes.get(&(addr / PAGE_SIZE)).and_then(|pte| pte.page());
-        let Some(page) = page.and_then(|page| machine.pages.get_mut(&page)) else { return };
+        let Some(page) = page.and_then(|page| machine.pages.get_mut(&page)) else { return false };
         page.pins = if pinned { page.pins + 1 } else { page.pins - 1 };
+        true
     }
 
     /// `fork`: a new process with a copy of the address space, private pages shared until they are
@@ -385,6 +387,12 @@ impl SimHost {
         let mut machine = self.cpu().machine();
         let pte = machine.space(task.mm()).ptes.get(&(addr / PAGE_SIZE)).copied();
         matches!(pte, Some(Pte::Exclusive { .. }))
+    }
+
+    /// Pages that are mapped for DMA, as often as they are.
+    #[must_use]
+    pub fn dma_pages(&self) -> u64 {
+        self.cpu().machine().dma_pages()
     }
 
     /// DMA mappings of pages, notifiers, frames of devices that there are.

@@ -374,6 +374,11 @@ impl Machine {
         self.dma.len()
     }
 
+    /// Pages that they map.
+    pub(super) fn dma_pages(&self) -> u64 {
+        self.dma.values().map(|dma| 1 << dma.order).sum()
+    }
+
     /// The bytes behind a DMA address.
     pub(super) fn dma_data(&mut self, addr: u64) -> Result<&mut Data, BusError> {
         let (start, dma) = self.dma.range(..=addr).next_back().ok_or(BusError)?;
