@@ -40,6 +40,8 @@ const MAX: u64 = 1 << (63 - SHIFT);
 pub(crate) enum What {
     /// The device's node, opened.
     Node,
+    /// A node of the dmirror personality, opened.
+    Dmirror,
     /// An exported object, with the driver's number of it.
     Object(FdKind, u64),
 }
@@ -88,6 +90,7 @@ struct SyncFiles {
 pub(crate) struct Made {
     /// Names it; for a sync file the inode.
     pub(crate) number: u64,
+    pub(crate) what: What,
     /// The host's copy.
     pub(crate) fd: OwnedFd,
     /// Dropped after the copy.
@@ -134,7 +137,7 @@ impl Files {
         let writable = flags & OFlag::O_ACCMODE != OFlag::O_RDONLY;
         fd::mark(fd.as_fd(), number, writable)?;
         lock(&self.open).insert(number, what);
-        Ok(Made { number, fd, _no_fork: no_fork })
+        Ok(Made { number, what, fd, _no_fork: no_fork })
     }
 
     /// Makes a sync file; its signal may have come already.
@@ -153,7 +156,8 @@ impl Files {
         files.mount = info.mount;
         files.by_inode.insert(info.inode, file);
         self.pipes.fetch_add(1, Ordering::Relaxed);
-        Ok(Made { number: info.inode, fd: read, _no_fork: no_fork })
+        let what = What::Object(FdKind::SyncFile, id);
+        Ok(Made { number: info.inode, what, fd: read, _no_fork: no_fork })
     }
 
     /// Forgets a description that no client got.

@@ -18,6 +18,7 @@ use fencepost_uapi::{Errno, ioctl};
 use nix::fcntl::OFlag;
 
 use super::Config;
+use super::dmirror::{Dmirrors, NODES};
 use super::files::{Identity, Made, What};
 use super::guard::guard;
 use super::mm::Spaces;
@@ -51,13 +52,14 @@ struct Node {
 /// One device.
 pub(crate) struct Machine {
     driver: Driver<World>,
+    dmirrors: Dmirrors,
     nodes: Mutex<BTreeMap<u64, Node>>,
     paths: Vec<Vec<u8>>,
     engines: u32,
     workers: Mutex<Workers>,
     started: OnceLock<()>,
     faults: OnceLock<()>,
-    watched: OnceLock<Result<(), nix::errno::Errno>>,
+    watched: OnceLock<Result<(), Errno>>,
     /// Bytes mapped since clients were last asked.
     mapped_bytes: AtomicU64,
     /// Processes that were spawned.
@@ -86,11 +88,13 @@ impl Machine {
     /// Starts a device.
     pub(crate) fn new(config: &Config) -> Result<Arc<Machine>, Errno> {
         let spaces = config.mirror.map(|backend| Arc::new(Spaces::new(backend)));
+        let dmirrors = Dmirrors::new(spaces.clone());
         let world = World::new(config.driver.vram_bytes, 0, spaces).map_err(errno)?;
         let driver = Driver::new(world, config.driver)?;
         let paths = config.nodes.iter().map(|path| path.as_os_str().as_bytes().to_vec()).collect();
         let machine = Arc::new_cyclic(|this| Machine {
             driver,
+            dmirrors,
             nodes: Mutex::default(),
             paths,
             engines: config.driver.engines,
@@ -154,13 +158,15 @@ impl Machine {
 
     // ---- trapped calls -------------------------------------------------------------------------
 
-    fn open(&self, port: &Port, call: &Call, open: Open) -> Answer {
+    fn open(&self, port: &Arc<Port>, call: &Call, open: Open) -> Answer {
         let mut room = [0; 64];
-        let longest = self.paths.iter().map(Vec::len).max().unwrap_or(0);
+        let nodes = self.paths.iter().map(Vec::as_slice).chain(NODES);
+        let longest = nodes.map(<[u8]>::len).max().unwrap_or(0);
         let room = &mut room[..(longest + 1).min(64)];
         let path = client::read_str(client::way(), call.tid, call.args[open.path], room);
         let Some(path) = path.map(|len| &room[..len]) else { return Answer::Continue };
-        if !self.paths.iter().any(|node| node == path) {
+        let dmirror = NODES.iter().position(|node| *node == path);
+        if dmirror.is_none() && !self.paths.iter().any(|node| node == path) {
             return Answer::Continue;
         }
         let flags = match open.flags {
@@ -175,7 +181,11 @@ impl Machine {
             }
         };
         let flags = OFlag::from_bits_retain(flags as i32);
-        match self.open_node(flags) {
+        let made = match dmirror {
+            Some(node) => self.open_dmirror(port, call, node, flags),
+            None => self.open_node(flags),
+        };
+        match made {
             Ok(made) => self.hand_over(port, call, made, flags.contains(OFlag::O_CLOEXEC)),
             Err(errno) => Answer::Error(errno.0),
         }
@@ -189,8 +199,7 @@ impl Machine {
         if flags.contains(OFlag::O_CREAT | OFlag::O_EXCL) {
             return Err(Errno::EXIST);
         }
-        let watch = || reaper::watch(self.world().files.path(), self.this.clone());
-        self.watched.get_or_init(watch).map_err(errno)?;
+        self.watch()?;
         self.catch_up(0);
         let file = self.call(Driver::open)??;
         match self.world().files.create(What::Node, flags) {
@@ -206,6 +215,36 @@ impl Machine {
         }
     }
 
+    /// Opens a device of the dmirror personality.
+    fn open_dmirror(
+        &self,
+        port: &Arc<Port>,
+        call: &Call,
+        node: usize,
+        flags: OFlag,
+    ) -> Result<Made, Errno> {
+        self.watch()?;
+        self.catch_up(0);
+        let task = Task { tid: call.tid, serial: 0 };
+        let opened = within(port, call.id, call.tid, || self.dmirrors.open(node, task))?;
+        match self.world().files.create(What::Dmirror, flags) {
+            Ok(made) => {
+                self.dmirrors.enter(made.number, opened);
+                Ok(made)
+            }
+            Err(error) => {
+                opened.discard();
+                Err(errno(error))
+            }
+        }
+    }
+
+    /// Has the end of descriptions noticed.
+    fn watch(&self) -> Result<(), Errno> {
+        let watch = || reaper::watch(self.world().files.path(), self.this.clone());
+        *self.watched.get_or_init(|| watch().map_err(errno))
+    }
+
     /// Gives a new node to the caller.
     fn hand_over(&self, port: &Port, call: &Call, made: Made, cloexec: bool) -> Answer {
         match port.listener.install(call.id, made.fd.as_fd(), cloexec) {
@@ -215,9 +254,9 @@ impl Machine {
                 Answer::Value(fd.into())
             }
             Err(code) => {
-                let number = made.number;
-                self.world().files.discard(What::Node, made);
-                self.release(number, What::Node);
+                let (number, what) = (made.number, made.what);
+                self.world().files.discard(what, made);
+                self.release(number, what);
                 Answer::Error(code)
             }
         }
@@ -241,6 +280,12 @@ impl Machine {
                 let task = Task { tid: call.tid, serial: identity.serial };
                 within(port, call.id, call.tid, || {
                     sync_file::ioctl(world, task, kind, id, request, arg)
+                })
+            }
+            What::Dmirror => {
+                let task = Task { tid: call.tid, serial: identity.serial };
+                within(port, call.id, call.tid, || {
+                    self.dmirrors.ioctl(identity.number, task, request, arg)
                 })
             }
             What::Node => Err(Errno::NOTTY),
@@ -289,7 +334,7 @@ impl Machine {
                 Err(errno) => Answer::Error(errno.0),
             },
             // Neither a dma-buf of ours nor a syncobj can be mapped.
-            What::Object(..) => Answer::Error(libc::EINVAL),
+            What::Dmirror | What::Object(..) => Answer::Error(libc::EINVAL),
         }
     }
 
@@ -347,6 +392,7 @@ impl Machine {
                     self.world().give_back(|_, _| false);
                 }
             }
+            What::Dmirror => self.dmirrors.release(number),
             What::Object(kind, id) => {
                 let _dead = self.call(|driver| driver.release_fd(kind, id));
             }

@@ -20,6 +20,7 @@ mod arena;
 mod bare;
 mod client_memory;
 mod device;
+mod dmirror;
 mod files;
 mod gpu;
 mod guard;

@@ -157,6 +157,8 @@ impl Child {
     /// # Errors
     /// Those of `waitpid(2)`.
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        // Only then: the process may be traced from here for a moment, and its stops are not for us.
+        fd::ready(self.ended.as_fd(), PollFlags::POLLIN, PollTimeout::NONE)?;
         let status = self.process.wait()?;
         self.starter = None;
         Ok(status)

@@ -198,7 +198,7 @@ impl Host for World {
 
     fn can_mirror(&self, task: Task) -> bool {
         let spaces = self.spaces.as_ref();
-        spaces.is_some_and(|_| mm::is_prepared(task.tid, self.way))
+        spaces.is_some_and(|_| mm::can_be_mirrored(task.tid, self.way))
     }
 
     fn now_ns(&self) -> u64 {

@@ -6,11 +6,13 @@
 //! blocks signals, and is told from the client's threads by its calls, which come from one fixed
 //! page ([`layout::CODE`]) that the filter lets pass. The host starts it when a process first asks
 //! for a mirror: it sends the asking thread a signal, whose handler makes the thread, and has the
-//! call restarted.
+//! call restarted. A program that was not prepared for that is, by `ptrace` ([`inject`]).
 
 #[cfg(target_arch = "x86_64")]
 mod blob;
 mod hook;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod inject;
 pub(crate) mod lane;
 pub(crate) mod layout;
 

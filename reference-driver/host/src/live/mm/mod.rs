@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 use fencepost_uapi::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+#[cfg(target_arch = "x86_64")]
+use super::agent;
 use super::agent::lane::Lane;
 use super::agent::layout;
 use super::migrate::Backend;
@@ -59,6 +61,8 @@ const COMING: Duration = Duration::from_secs(5);
 
 /// An agent on its way.
 enum Starting {
+    /// Its code is put into the process.
+    Injected,
     /// Asked for.
     Asked,
     /// There: its lane, our end of a socket, and the number of the other end there.
@@ -131,7 +135,13 @@ impl Spaces {
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             match starting.get(&process) {
-                None => {
+                None if !is_prepared(tid, way) => {
+                    inject(tid, way)?;
+                    starting.insert(process, Starting::Injected);
+                    return Err(Errno::RESTARTSYS);
+                }
+                None | Some(Starting::Injected) => {
+                    starting.remove(&process);
                     call_for_agent(process, tid, way)?;
                     starting.insert(process, Starting::Asked);
                     return Err(Errno::RESTARTSYS);
@@ -236,6 +246,22 @@ fn call_for_agent(process: i32, tid: i32, way: Way) -> Result<(), Errno> {
     // SAFETY: plain numbers.
     let sent = unsafe { libc::syscall(libc::SYS_tgkill, process, tid, libc::SIGSEGV) };
     if sent < 0 { Err(Errno::OPNOTSUPP) } else { Ok(()) }
+}
+
+/// Puts the agent's code into the process of a thread, once the call in hand is answered.
+fn inject(tid: i32, way: Way) -> Result<(), Errno> {
+    #[cfg(target_arch = "x86_64")]
+    return agent::inject::begin(tid, way).map_err(|_| Errno::OPNOTSUPP);
+    #[cfg(not(target_arch = "x86_64"))]
+    return Err(Errno::OPNOTSUPP);
+}
+
+/// Whether a process is prepared for an agent, or can be.
+pub(crate) fn can_be_mirrored(tid: i32, way: Way) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_prepared(tid, way) || agent::inject::is_allowed();
+    #[cfg(not(target_arch = "x86_64"))]
+    return false;
 }
 
 /// Whether the agent's code is in a process.

@@ -1,8 +1,8 @@
 //! Builds the seccomp program that decides which system calls of a client go to the host. Owns the
 //! choice of calls; installing the program is [`super::notify`]'s.
 //!
-//! Trapped: every call that opens a path (a filter cannot read the path), ioctls of type `d` (DRM) and
-//! `>` (sync files), and `mmap` of a file that is shared or has an offset at or above 4 GiB. Private
+//! Trapped: every call that opens a path (a filter cannot read the path), ioctls of type `d` (DRM),
+//! `>` (sync files) and `H` (test_hmm), and `mmap` of a file that is shared or has an offset at or above 4 GiB. Private
 //! file mappings below that, as the dynamic linker makes them, cannot be of a buffer object and
 //! stay at native speed.
 //!
@@ -24,7 +24,7 @@ const IP: u32 = 8;
 const ARGS: u32 = 16;
 
 /// Ioctl types that are served.
-pub(crate) const TYPES: [u32; 2] = [b'd' as u32, b'>' as u32];
+pub(crate) const TYPES: [u32; 3] = [b'd' as u32, b'>' as u32, b'H' as u32];
 
 /// The low half of an argument.
 const fn low(arg: u32) -> u32 {
@@ -92,12 +92,13 @@ fn block(program: &mut Vec<libc::sock_filter>, nr: i64, body: &[libc::sock_filte
     program.extend_from_slice(body);
 }
 
-fn ioctl() -> [libc::sock_filter; 6] {
+fn ioctl() -> [libc::sock_filter; 7] {
     [
         statement(LOAD, low(1)),
         statement(AND, 0xff00),
-        equal(TYPES[0] << 8, 2, 0),
-        equal(TYPES[1] << 8, 1, 0),
+        equal(TYPES[0] << 8, 3, 0),
+        equal(TYPES[1] << 8, 2, 0),
+        equal(TYPES[2] << 8, 1, 0),
         ALLOW,
         NOTIFY,
     ]
