@@ -103,6 +103,58 @@ impl Atomic {
     }
 }
 
+/// One step of a loop that a world runs by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Loads a word into a register.
+    Load {
+        /// Where.
+        at: Phys,
+        /// Its width.
+        width: Width,
+        /// The register.
+        register: u8,
+    },
+    /// Stores a value.
+    Store {
+        /// Where.
+        at: Phys,
+        /// Its width.
+        width: Width,
+        /// The value.
+        value: u64,
+    },
+    /// Stores a register.
+    StoreRegister {
+        /// Where.
+        at: Phys,
+        /// Its width.
+        width: Width,
+        /// The register.
+        register: u8,
+    },
+    /// Does an atomic operation.
+    Atomic {
+        /// Where.
+        at: Phys,
+        /// Its width.
+        width: Width,
+        /// The operation.
+        atomic: Atomic,
+        /// The register for the old value.
+        result: Option<u8>,
+    },
+    /// Adds to a register.
+    AddRegister {
+        /// The register.
+        register: u8,
+        /// What.
+        value: u64,
+    },
+    /// A full barrier.
+    Fence,
+}
+
 /// What an exported file descriptor stands for.
 #[cfg(not(MODULE))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -247,6 +299,19 @@ pub trait Host: Mirror + Send + Sync + Sized + 'static {
     /// # Errors
     /// [`BusError`].
     fn gpu_fill(&self, at: Phys, len: u64, width: Width, value: u64) -> Result<(), BusError>;
+
+    /// Whether [`Host::gpu_loop`] may be worth the preparations.
+    fn runs_loops(&self) -> bool {
+        false
+    }
+
+    /// Does steps in turn, and all of them `repeat` times, as if by the functions above, where the world
+    /// can do that at once: how many it did; fewer than all when the next one is a bus error. `None`:
+    /// it cannot, and has done none.
+    fn gpu_loop(&self, steps: &[Step], repeat: u32, registers: &mut [u64; 16]) -> Option<u64> {
+        let _ = (steps, repeat, registers);
+        None
+    }
 
     /// A full barrier of the device; with `system` against the CPU too.
     fn gpu_fence(&self, system: bool);

@@ -4,6 +4,7 @@
 //! time. How they reach memory is [`access`]'s. Runs in the fence path.
 
 pub mod access;
+mod burst;
 
 use fencepost_uapi::command as c;
 use fencepost_uapi::command::Opcode;
@@ -44,6 +45,8 @@ pub struct Progress {
     depth: usize,
     /// Bytes that the current command has done already.
     done: u64,
+    /// A loop whose body is not one for a burst, by where that begins.
+    plain: Option<u32>,
 }
 
 /// How a slice ended.
@@ -89,6 +92,10 @@ pub fn run<H: Host>(
             slice = Slice::Done;
             break;
         };
+        if let Some(done) = burst::run(&port, batch, progress) {
+            executed += done;
+            continue;
+        }
         match command(&port, batch, progress, &mut budget) {
             Ok(Flow::Again) => break,
             Ok(Flow::Wait) => {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use fencepost_core::host::{Aperture, Atomic, BusError, Phys, Width};
+use fencepost_core::host::{Aperture, Atomic, BusError, Phys, Step, Width};
 
 use super::arena::PAGE;
 use super::mm::space::Space;
@@ -100,6 +100,33 @@ impl World {
             Side::Arena => self.physical.fill(&self.arena, at, len, width, value),
             Side::Client(space, addr) => space.lane.turn().fill(addr, len, width, value),
         }
+    }
+
+    /// As [`fencepost_core::host::Host::gpu_loop`], where all memory is that of one client.
+    pub(crate) fn run_steps(
+        &self,
+        steps: &[Step],
+        repeat: u32,
+        registers: &mut [u64; 16],
+    ) -> Option<u64> {
+        let mut client: Option<Arc<Space>> = None;
+        let mut placed = Vec::with_capacity(steps.len());
+        for step in steps {
+            let (Step::Load { at, width, .. }
+            | Step::Store { at, width, .. }
+            | Step::StoreRegister { at, width, .. }
+            | Step::Atomic { at, width, .. }) = step
+            else {
+                placed.push((*step, 0));
+                continue;
+            };
+            let Ok(Side::Client(space, addr)) = self.side(*at, width.bytes()) else { return None };
+            if client.get_or_insert_with(|| Arc::clone(&space)).number != space.number {
+                return None;
+            }
+            placed.push((*step, addr));
+        }
+        client?.lane.turn().steps(&placed, repeat, registers)
     }
 
     pub(crate) fn copy_memory(

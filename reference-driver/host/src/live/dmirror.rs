@@ -130,17 +130,7 @@ impl Sink for Unit {
         invalidation: &Invalidation,
         set_seq: &mut dyn FnMut(),
     ) -> bool {
-        let mut set = false;
-        let told = call(|| {
-            Ok(self.device.invalidate(cookie, invalidation, &mut || {
-                set = true;
-                set_seq();
-            }))
-        });
-        if !set {
-            set_seq();
-        }
-        told.unwrap_or(true)
+        call(|| Ok(self.device.invalidate(cookie, invalidation, set_seq))).unwrap_or(true)
     }
 
     fn cpu_fault(&self, fault: &mut CpuFault, addr: u64, frame: u64) -> Result<(), Errno> {

@@ -570,18 +570,8 @@ impl Sink for Machine {
         invalidation: &Invalidation,
         set_seq: &mut dyn FnMut(),
     ) -> bool {
-        let mut set = false;
-        let done = self.call(|driver| {
-            driver.invalidate(cookie, invalidation, &mut || {
-                set = true;
-                set_seq();
-            })
-        });
-        if !set {
-            // The driver has died: nobody reads any more.
-            set_seq();
-        }
-        done.unwrap_or(true)
+        // One that has died reads no more.
+        self.call(|driver| driver.invalidate(cookie, invalidation, set_seq)).unwrap_or(true)
     }
 
     fn cpu_fault(&self, fault: &mut CpuFault, addr: u64, frame: u64) -> Result<(), Errno> {

@@ -267,7 +267,7 @@ fn take(space: &Arc<Space>, page: u64, owner: u64) -> Result<Option<Exclusive>, 
     let slot = space.take_slot().ok_or(Errno::NOMEM)?;
     let _begun = space.notifiers.begin(span, Event::Exclusive, owner);
     let place = Place::Held { slot, locked: true };
-    let run = Run { span, place, protection: mapping.protection() };
+    let run = Run { span, place, protection: mapping.protection(), huge: false };
     let stay = space.move_out(&run);
     if stay.as_ref().is_ok_and(Vec::is_empty) {
         return Ok(Some(Exclusive { space: Arc::clone(space), page, slot }));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use fencepost_core::host::{Atomic, BoMem, BusError, FdKind, FdRef, Host, Phys, Width};
+use fencepost_core::host::{Atomic, BoMem, BusError, FdKind, FdRef, Host, Phys, Step, Width};
 use fencepost_uapi::Errno;
 use nix::fcntl::OFlag;
 use nix::time::{ClockId, clock_gettime};
@@ -291,6 +291,14 @@ impl Host for World {
 
     fn gpu_fill(&self, at: Phys, len: u64, width: Width, value: u64) -> Result<(), BusError> {
         self.fill_memory(at, len, width, value)
+    }
+
+    fn runs_loops(&self) -> bool {
+        self.spaces.as_ref().is_some_and(|spaces| !spaces.is_empty())
+    }
+
+    fn gpu_loop(&self, steps: &[Step], repeat: u32, registers: &mut [u64; 16]) -> Option<u64> {
+        self.run_steps(steps, repeat, registers)
     }
 
     fn gpu_fence(&self, _system: bool) {

@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[(&str, fn())] = &[
     ("under_the_podman_profile", || under("podman")),
     ("without_privileges", without_privileges),
     ("a_foreign_program", a_foreign_program),
+    ("a_foreign_program_is_mirrored", a_foreign_program_is_mirrored),
 ];
 
 const LONG: Duration = Duration::from_secs(30);
@@ -48,6 +49,7 @@ pub(crate) fn helper(name: &str) -> Option<fn(&[String])> {
         "runner" => runner,
         "confined" => confined,
         "all" => all,
+        "exec" => exec,
         _ => return None,
     })
 }
@@ -214,6 +216,16 @@ fn confined(args: &[String]) {
     let refused = probe().into_iter().filter(|probe| !probe.ok).collect::<Vec<_>>();
     assert!(refused.is_empty(), "{refused:?}");
     all(&[]);
+}
+
+/// Runs any program on a device of its own.
+fn exec(args: &[String]) {
+    let device = device();
+    let mut command = Command::new(&args[0]);
+    command.args(&args[1..]);
+    let status = device.spawn(command).expect("spawn").wait().expect("wait");
+    println!("{status}");
+    clean(device);
 }
 
 /// Every client, one after the other.
@@ -445,6 +457,34 @@ fn without_privileges() {
         // The build folder of root may be closed to others.
         Err(error) => assert_eq!(error.raw_os_error(), Some(libc::EACCES)),
     }
+}
+
+/// A program that knows nothing of this project has its memory mirrored: python3, if there is one, by the
+/// ioctls of test_hmm.
+fn a_foreign_program_is_mirrored() {
+    const SCRIPT: &str = "
+import ctypes, fcntl, mmap, os, struct
+fd = os.open('/dev/hmm_dmirror0', os.O_RDWR)
+memory, mirror = mmap.mmap(-1, 16 * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), mmap.mmap(-1, 16 * 4096)
+at = lambda m: ctypes.addressof(ctypes.c_char.from_buffer(m))
+memory[5 * 4096:5 * 4096 + 4] = b'away'
+call = lambda nr: struct.unpack('5Q', fcntl.ioctl(fd, 0xc0284800 | nr, struct.pack('5Q', at(memory), at(mirror), 16, 0, 0)))
+assert call(2)[3] == 16
+assert mirror[5 * 4096:5 * 4096 + 4] == b'away'
+assert memory[5 * 4096:5 * 4096 + 4] == b'away'
+os.close(fd)
+";
+    let device = device();
+    let mut command = Command::new("python3");
+    command.args(["-c", SCRIPT]);
+    match device.spawn(command) {
+        Ok(mut child) => {
+            let status = child.wait_timeout(LONG).expect("wait").expect("an end in time");
+            assert!(status.success(), "{status}");
+        }
+        Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ENOENT)),
+    }
+    clean(device);
 }
 
 /// python3, if there is one: a program that knows nothing of this project.

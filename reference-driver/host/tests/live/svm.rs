@@ -52,6 +52,31 @@ fn gpu_works_on_memory() {
             Pages::map_at(pages.addr + 16 * PAGE, 8 * PAGE, flags).expect("mmap");
         }
     }
+    let far = pages.addr + 40 * PAGE;
+    let body = |times: u32| {
+        let add = u32::from(c::ATOMIC_ADD) << 8;
+        let scope = c::WIDE | c::SYSTEM_SCOPE;
+        [
+            command(c::LOOP, 0, times, &[]),
+            command(c::ATOMIC, scope | c::RESULT, add | 3, &[far, 2, 0]),
+            command(c::ADD_REG, 0, 5, &[1]),
+            command(c::STORE_REG, c::WIDE, 5, &[far + 8]),
+            command(c::STORE_REG, c::WIDE, 3, &[far + 16]),
+            command(c::LOAD, 0, 6, &[far + 8]),
+            command(c::STORE_REG, 0, 6, &[far + 24]),
+            command(c::LOOP_END, 0, 0, &[]),
+        ]
+    };
+    run(&node, &memory, queue, 10, &body(1));
+    let start = Instant::now();
+    run(&node, &memory, queue, 11, &body(50_000));
+    println!("300000 accesses in a loop: {:?}", start.elapsed());
+    let seen = |at: u64| {
+        let word = Pages { addr: pages.addr + 40 * PAGE, len: PAGE };
+        word.at(at).load(Ordering::Relaxed)
+    };
+    assert_eq!((seen(0), seen(8)), (100_002, 50_000), "registers begin with zero");
+    assert_eq!((seen(16), seen(24)), (100_000, 50_000));
     assert!(node.counter("svm.faults") > 0);
     assert!(node.counter("svm.invalidations") > 0);
 }
@@ -112,7 +137,7 @@ fn run(
     let deadline = Instant::now() + Duration::from_secs(10);
     let fence = memory.u64(0x800).expect("within");
     while fence.load(Ordering::Acquire) != value {
-        assert!(Instant::now() < deadline, "the job does not end");
+        assert!(Instant::now() < deadline, "the job does not end: {:?}", node.counters());
         std::thread::yield_now();
     }
 }

@@ -196,7 +196,7 @@ fencepost_agent_code:
     mov rdx, [r15 + 48]
     mov r8, [r15 + 56]
     mov eax, [r15 + 24]
-    cmp eax, 9
+    cmp eax, 10
     ja 28f
     lea rcx, [rip + 30f]
     movsxd rax, dword ptr [rcx + rax * 4]
@@ -232,6 +232,7 @@ fencepost_agent_code:
     .long 56f - 30b                         # 7 fill
     .long 57f - 30b                         # 8 atomic, 4 bytes
     .long 58f - 30b                         # 9 atomic, 8 bytes
+    .long 62f - 30b                         # 10 loop
 
 31: mov eax, 60                             # exit: of this thread
     xor edi, edi
@@ -258,6 +259,81 @@ fencepost_agent_code:
     inc r12
     jmp 33b
 34: mov rax, r12
+    xor edx, edx
+    ret
+
+    # rdi steps, rsi their number, rdx how often, r8 registers; rax steps done. A step: kind, register,
+    # whether it has a result, atomic operation, a byte each; address, operand, comparand. r10 counts;
+    # r11 is at a step, rcx behind the last one, r12 rounds left, r13 registers, rbx the first step.
+62: mov rbx, rdi
+    mov r12, rdx
+    mov r13, r8
+    shl rsi, 5
+    lea rcx, [rdi + rsi]
+    xor r10d, r10d
+63: test r12, r12
+    jz 69f
+    mov r11, rbx
+64: movzx eax, byte ptr [r11]
+    mov rdi, [r11 + 8]
+    movzx esi, byte ptr [r11 + 1]
+    cmp al, 1
+    ja 65f
+    test al, al
+    jnz 72f
+    call 51f
+    jmp 73f
+72: call 52f
+73: test edx, edx
+    jnz 69f
+    movzx esi, byte ptr [r11 + 1]
+    mov [r13 + rsi * 8], rax
+    jmp 68f
+65: cmp al, 5
+    ja 66f
+    cmp al, 3
+    ja 74f
+    mov rsi, [r11 + 16]
+    jmp 75f
+74: mov rsi, [r13 + rsi * 8]
+75: test al, 1
+    jnz 76f
+    call 53f
+    jmp 77f
+76: call 54f
+77: test edx, edx
+    jnz 69f
+    jmp 68f
+66: cmp al, 7
+    ja 67f
+    movzx esi, byte ptr [r11 + 3]
+    mov rdx, [r11 + 16]
+    mov r8, [r11 + 24]
+    test al, 1
+    jnz 78f
+    call 57f
+    jmp 79f
+78: call 58f
+79: test edx, edx
+    jnz 69f
+    cmp byte ptr [r11 + 2], 0
+    je 68f
+    movzx esi, byte ptr [r11 + 1]
+    mov [r13 + rsi * 8], rax
+    jmp 68f
+67: cmp al, 8
+    jne 80f
+    mov rax, [r11 + 16]
+    add [r13 + rsi * 8], rax
+    jmp 68f
+80: mfence
+68: inc r10
+    add r11, 32
+    cmp r11, rcx
+    jb 64b
+    dec r12
+    jmp 63b
+69: mov rax, r10
     xor edx, edx
     ret
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering, f
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use fencepost_core::host::{Atomic, BusError, Width};
+use fencepost_core::host::{Atomic, BusError, Step, Width};
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::ftruncate;
@@ -288,6 +288,28 @@ impl Turn<'_> {
         self.access(Command::Fill, [addr, len, value, width.bytes()]).map(drop)
     }
 
+    /// Does steps, again and again; how many were done.
+    pub(crate) fn steps(
+        &mut self,
+        steps: &[(Step, u64)],
+        repeat: u32,
+        registers: &mut [u64; 16],
+    ) -> Option<u64> {
+        const STEPS: u64 = 128;
+        let file = self.put(0, registers);
+        let mut first = 0;
+        for (place, (step, addr)) in (STEPS..).step_by(32).zip(steps) {
+            let at = self.put(place, &words(*step, *addr));
+            first = if place == STEPS { at } else { first };
+        }
+        let arguments = [first, steps.len() as u64, repeat.into(), file];
+        let (done, _) = self.run(Command::Loop, arguments).ok()?;
+        for (place, register) in (0..).step_by(8).zip(registers) {
+            *register = self.get(place);
+        }
+        Some(done)
+    }
+
     /// Reads bytes.
     pub(crate) fn read(&mut self, addr: u64, buf: &mut [u8]) -> Result<(), BusError> {
         let (mut at, skew) = (addr, addr % 8);
@@ -327,6 +349,23 @@ impl Turn<'_> {
         let others = word.load(Ordering::Relaxed) & !(0xff << shift);
         word.store(others | u64::from(byte) << shift, Ordering::Relaxed);
     }
+}
+
+/// A step as the agent reads it.
+fn words(step: Step, addr: u64) -> [u64; 4] {
+    let wide = |kind: u64, width: Width| kind + u64::from(width == Width::Eight);
+    let (kind, register, result, op, operand, compare) = match step {
+        Step::Load { width, register, .. } => (wide(0, width), register, 0, 0, 0, 0),
+        Step::Store { width, value, .. } => (wide(2, width), 0, 0, 0, value, 0),
+        Step::StoreRegister { width, register, .. } => (wide(4, width), register, 0, 0, 0, 0),
+        Step::Atomic { width, atomic, result, .. } => {
+            let (has, register) = (u64::from(result.is_some()), result.unwrap_or(0));
+            (wide(6, width), register, has, atomic.op.into(), atomic.operand, atomic.compare)
+        }
+        Step::AddRegister { register, value } => (8, register, 0, 0, value, 0),
+        Step::Fence => (9, 0, 0, 0, 0, 0),
+    };
+    [kind | u64::from(register & 15) << 8 | result << 16 | op << 24, addr, operand, compare]
 }
 
 /// `futex(2)` on memory that processes share.

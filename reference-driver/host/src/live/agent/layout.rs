@@ -110,6 +110,8 @@ pub(crate) enum Command {
     Atomic4 = 8,
     /// An atomic operation on 8 bytes.
     Atomic8 = 9,
+    /// Steps, again and again.
+    Loop = 10,
 }
 
 /// What the agent's data begins with: offsets and words.

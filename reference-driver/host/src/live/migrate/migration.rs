@@ -11,9 +11,10 @@ use super::super::arena::PAGE;
 use super::super::mm::Spaces;
 use super::super::mm::cpu_fault::CpuFault;
 use super::super::mm::home::Home;
-use super::super::mm::moved::{Place, Run};
+use super::super::mm::moved::{HUGE, HUGE_ORDER, Place, Run};
 use super::super::mm::space::{Entered, Space};
 use super::super::mm::vma::{Mapping, Page};
+use super::Mover;
 
 /// A page of a migration.
 struct Item {
@@ -24,6 +25,8 @@ struct Item {
     target: Option<Target>,
     copied: bool,
     moved: bool,
+    /// It goes as part of a huge page.
+    huge: bool,
 }
 
 /// A migration under way.
@@ -41,7 +44,8 @@ pub(crate) struct Migration {
 }
 
 fn stays(space: usize, addr: u64) -> Item {
-    Item { space, addr, source: Source::Stays, target: None, copied: false, moved: false }
+    let source = Source::Stays;
+    Item { space, addr, source, target: None, copied: false, moved: false, huge: false }
 }
 
 /// The mapping that has all of a span.
@@ -93,13 +97,17 @@ impl Migration {
         let mut new = Self::new(space, entered, home, owner, span);
         new.protection = mapping.protection();
         drop(space.notifiers.begin(span, Event::Migrate, owner));
-        if !mapping.is_anonymous() || !mapping.read {
+        // What no userfaultfd can watch moves the other way only; of a file, only private copies do.
+        let file = mapping.inode != 0;
+        let movable = !file || matches!(space.mover, Mover::Protect);
+        if !mapping.is_private() || !mapping.read || !movable {
             return Ok(new);
         }
         let mut states = vec![Page::default(); new.items.len()];
         space.kernel.pages(span.start, &mut states);
         for (item, state) in new.items.iter_mut().zip(&states) {
             item.source = match state {
+                page if file && (page.file || !page.present) => Source::Stays,
                 page if page.zero => Source::Empty,
                 page if page.present || page.swapped => Source::System { order: 0 },
                 _ => Source::Empty,
@@ -112,18 +120,25 @@ impl Migration {
 
     /// Marks where huge pages begin that are in the range as a whole.
     fn whole_pages(&mut self, states: &[Page]) {
-        const HUGE: usize = 512;
-        let skew = (HUGE - (self.span.start / PAGE) as usize % HUGE) % HUGE;
-        for first in (skew..self.items.len()).step_by(HUGE) {
-            if first + HUGE <= states.len() && states[first].huge {
-                self.items[first].source = Source::System { order: 9 };
+        for first in self.blocks() {
+            if states[first].huge && matches!(self.items[first].source, Source::System { .. }) {
+                self.items[first].source = Source::System { order: HUGE_ORDER };
             }
         }
     }
 
+    /// Where blocks of the size of a huge page begin that are in the range as a whole.
+    fn blocks(&self) -> impl Iterator<Item = usize> + use<> {
+        let pages = (HUGE / PAGE) as usize;
+        let skew = (pages - (self.span.start / PAGE) as usize % pages) % pages;
+        let last = (self.items.len() + 1).saturating_sub(pages);
+        (skew..last).step_by(pages)
+    }
+
     /// Enters the pages that are away: device memory moves if it is of such an owner.
     fn note_away(&mut self, moves: impl Fn(u64) -> bool) {
-        let table = self.spaces[0].0.table();
+        let space = Arc::clone(&self.spaces[0].0);
+        let table = space.table();
         for (addr, page) in table.pages().range(self.span.start..self.span.end) {
             let index = ((addr - self.span.start) / PAGE) as usize;
             self.items[index].source = match &page.place {
@@ -132,6 +147,14 @@ impl Migration {
                 }
                 _ => Source::Stays,
             };
+        }
+        for first in self.blocks() {
+            let item = &mut self.items[first];
+            if let Source::Device { order, .. } = &mut item.source
+                && table.is_whole(item.addr)
+            {
+                *order = HUGE_ORDER;
+            }
         }
     }
 
@@ -171,7 +194,7 @@ impl Migration {
         owner: u64,
     ) -> Result<Migration, Errno> {
         let entered = fault.entered.take().unwrap_or_else(|| fault.space.enter());
-        let found = fault.space.mapping(span.start).map_err(|_| Errno::FAULT)?;
+        let found = fault.space.mapping(fault.page).map_err(|_| Errno::FAULT)?;
         let start = found.span.start.max(span.start);
         let clipped = Span::new(start, found.span.end.min(span.end).max(start));
         Ok(Self::back(&fault.space, entered, home, clipped, owner))
@@ -233,6 +256,7 @@ impl Migration {
                 }
                 system => system,
             });
+            self.items[at].huge = order == HUGE_ORDER;
         }
         if let Target::Device { frame, .. } = target {
             // Frames beyond the range serve nobody.
@@ -300,7 +324,7 @@ impl Migration {
         let next = |one: Option<u64>, other: Option<u64>| one.map(|frame| frame + 1) == other;
         before.copied
             && item.copied
-            && before.space == item.space
+            && (before.space, before.huge) == (item.space, item.huge)
             && before.addr + PAGE == item.addr
             && next(device(before.source), device(item.source))
             && next(target(before), target(item))
@@ -331,7 +355,8 @@ impl Migration {
             }
             Target::Device { frame, .. } => {
                 let place = self.place(frame);
-                let run = Run { span, place, protection: self.protection };
+                let (protection, huge) = (self.protection, item.huge);
+                let run = Run { span, place, protection, huge };
                 let all = || (span.start..span.end).step_by(PAGE as usize).collect();
                 stay = space.move_out(&run).unwrap_or_else(|_| all());
             }

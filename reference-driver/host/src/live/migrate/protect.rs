@@ -66,7 +66,9 @@ pub(super) fn back(lane: &Lane, piece: Piece) -> Vec<u64> {
         calls.push(protect(window, len, protection));
     }
     calls.push(remap(window, len, at, false));
-    match lane.turn().calls(&calls) {
+    // The lane is free again before pages are tried one by one.
+    let made = lane.turn().calls(&calls);
+    match made {
         Ok((_, None)) => Vec::new(),
         _ if len > PAGE => pages(span)
             .into_iter()

@@ -12,12 +12,11 @@ use super::super::sys::notify::Answer;
 use super::moved::Place;
 use super::space::{END, Entered, Space};
 
-/// How often a driver may say that it moved a page back which it did not.
-const TRIES: u32 = 16;
-
 /// A fault, during the driver's callback.
 pub(crate) struct CpuFault {
     pub(crate) space: Arc<Space>,
+    /// The page.
+    pub(crate) page: u64,
     /// Held from the look at the page to the migration.
     pub(crate) entered: Option<Entered>,
 }
@@ -35,12 +34,10 @@ pub(crate) enum Outcome {
 
 /// Serves a fault at a page.
 pub(crate) fn serve(space: &Arc<Space>, page: u64) -> Outcome {
-    let mut tries = 0;
     loop {
         let entered = space.enter();
         let place = space.table().get(page).map(|moved| moved.place.clone());
         match place {
-            None if tries > 0 => return Outcome::Again,
             None => return Outcome::NotAway,
             Some(Place::Held { locked: true, .. }) => {
                 drop(entered);
@@ -53,15 +50,14 @@ pub(crate) fn serve(space: &Arc<Space>, page: u64) -> Outcome {
             }
             Some(Place::Device { home, frame, .. }) => {
                 space.faults.fetch_add(1, Ordering::Relaxed);
-                let mut fault = CpuFault { space: Arc::clone(space), entered: Some(entered) };
+                let mut fault = CpuFault { space: Arc::clone(space), page, entered: Some(entered) };
                 let done = home.call(|sink| sink.cpu_fault(&mut fault, page, frame));
                 drop(fault);
-                if !matches!(done, Some(Ok(()))) || tries == TRIES {
-                    return Outcome::Lost;
-                }
+                // A driver that did not move it hears of it again, with the next try of the access.
+                let again = matches!(done, Some(Ok(())));
+                return if again { Outcome::Again } else { Outcome::Lost };
             }
         }
-        tries += 1;
     }
 }
 

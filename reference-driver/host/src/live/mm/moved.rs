@@ -11,6 +11,11 @@ use super::super::agent::layout::HELD;
 use super::super::arena::PAGE;
 use super::home::Home;
 
+/// Size of a huge page in bytes.
+pub(crate) const HUGE: u64 = 2 << 20;
+/// Its order.
+pub(crate) const HUGE_ORDER: u32 = 9;
+
 /// Where a page is.
 #[derive(Clone)]
 pub(crate) enum Place {
@@ -58,6 +63,8 @@ pub(crate) struct Moved {
     pub(crate) place: Place,
     /// Protection of its mapping, `PROT_*`.
     pub(crate) protection: u64,
+    /// It went as part of a huge page.
+    pub(crate) huge: bool,
 }
 
 /// Neighbouring pages in neighbouring places.
@@ -67,6 +74,8 @@ pub(crate) struct Run {
     /// Of the first page.
     pub(crate) place: Place,
     pub(crate) protection: u64,
+    /// As [`Moved::huge`].
+    pub(crate) huge: bool,
 }
 
 impl Run {
@@ -145,7 +154,7 @@ impl Table {
             match (runs.last_mut(), last) {
                 (Some(run), Some(before))
                     if run.span.end == *addr
-                        && run.protection == page.protection
+                        && (run.protection, run.huge) == (page.protection, page.huge)
                         && page.place.follows(&before.place) =>
                 {
                     run.span.end += PAGE;
@@ -154,11 +163,21 @@ impl Table {
                     span: Span::new(*addr, addr + PAGE),
                     place: page.place.clone(),
                     protection: page.protection,
+                    huge: page.huge,
                 }),
             }
             last = Some(page);
         }
         runs
+    }
+
+    /// Whether the huge page around an address is in device memory as a whole, as it went.
+    pub(crate) fn is_whole(&self, addr: u64) -> bool {
+        let start = addr / HUGE * HUGE;
+        match self.runs(Span::new(start, start + HUGE)).as_slice() {
+            [run] => run.huge && run.span.len() == HUGE && run.place.window().is_multiple_of(HUGE),
+            _ => false,
+        }
     }
 
     /// Forgets pages of a range.
@@ -230,7 +249,7 @@ mod tests {
         let mut table = Table::default();
         for (addr, frame) in pages {
             let place = Place::Device { home: Arc::clone(&home), frame: *frame, owner: 1 };
-            table.insert(addr * PAGE, Moved { place, protection: 3 });
+            table.insert(addr * PAGE, Moved { place, protection: 3, huge: false });
         }
         table
     }

@@ -182,7 +182,7 @@ impl Space {
     /// in the kernel. `ENOENT`, `ESRCH`.
     pub(crate) fn mapping(&self, addr: u64) -> Result<Mapping, nix::errno::Errno> {
         let mut found = self.part(addr)?;
-        if !found.is_anonymous() {
+        if !found.is_private() {
             return Ok(found);
         }
         while let Ok(next) = self.part(found.span.end)
@@ -202,7 +202,7 @@ impl Space {
     /// A part of a mapping that is one to the kernel, with the client's permissions.
     fn part(&self, addr: u64) -> Result<Mapping, nix::errno::Errno> {
         let mut found = self.raw_mapping(addr)?;
-        if found.read || found.write || !found.is_anonymous() {
+        if found.read || found.write || !found.is_private() {
             return Ok(found);
         }
         // Closed: by the client, or because pages are away, or both side by side.
@@ -286,7 +286,7 @@ impl Space {
         let mut table = self.table();
         for at in (run.span.start..run.span.end).step_by(PAGE as usize) {
             let place = shifted(&run.place, (at - run.span.start) / PAGE);
-            table.insert(at, Moved { place, protection: run.protection });
+            table.insert(at, Moved { place, protection: run.protection, huge: run.huge });
         }
         drop(table);
         self.fill_watched(run.span);
@@ -348,7 +348,7 @@ impl Space {
             if let Place::Device { home, frame, .. } = &place {
                 home.fill(*frame, self.slot);
             }
-            table.insert(at, Moved { place, protection: run.protection });
+            table.insert(at, Moved { place, protection: run.protection, huge: run.huge });
         }
         true
     }
@@ -420,8 +420,9 @@ impl Space {
 /// Whether two neighbours are one mapping to the client.
 fn joins(one: &Mapping, next: &Mapping) -> bool {
     one.span.end == next.span.start
-        && one.is_anonymous()
-        && next.is_anonymous()
+        && one.is_private()
+        && next.is_private()
+        && one.inode == next.inode
         && one.protection() == next.protection()
 }
 

@@ -10,13 +10,11 @@ use fencepost_uapi::Errno;
 use super::super::arena::PAGE;
 use super::super::migrate::Piece;
 use super::cpu_fault::{self, Outcome};
-use super::moved::Place;
+use super::moved::{HUGE, HUGE_ORDER, Place};
 use super::notifier::Interval;
 use super::space::{END, Space};
 use super::vma::{Mapping, Page};
 
-/// Order of a huge page.
-const HUGE_ORDER: u32 = 9;
 /// How often a page may be taken away again while it is faulted in.
 const TRIES: u32 = 1000;
 
@@ -151,13 +149,18 @@ impl Request<'_> {
     fn away(&self, span: Span, asked: &[u64]) -> Result<Vec<Option<Pfn>>, Stop> {
         let mut away = vec![None; asked.len()];
         let table = self.space.table();
+        let mut block = (u64::MAX, false);
         for (addr, page) in table.pages().range(span.start..span.end) {
             let index = ((addr - span.start) / PAGE) as usize;
             away[index] = Some(match &page.place {
                 Place::Device { home, frame, owner } if *owner == self.want.owner => {
                     let write = page.protection & libc::PROT_WRITE as u64 != 0;
                     let flags = Pfn::VALID | Pfn::DEVICE | if write { Pfn::WRITE } else { 0 };
-                    Pfn::new(flags, 0, home.number, *frame)
+                    if block.0 != addr / HUGE {
+                        block = (addr / HUGE, table.is_whole(*addr));
+                    }
+                    let order = if block.1 { HUGE_ORDER } else { 0 };
+                    Pfn::new(flags, order, home.number, *frame)
                 }
                 _ if asked[index] & Pfn::VALID != 0 => return Err(Stop::Away(*addr)),
                 _ => Pfn::default(),
@@ -240,9 +243,8 @@ fn reported(mapping: &Mapping, addr: u64, page: Page, asked: u64) -> Pfn {
     if page.zero && flags & Pfn::WRITE == 0 {
         flags |= Pfn::ZERO;
     }
-    let huge = PAGE << HUGE_ORDER;
-    let block = addr / huge * huge;
-    let whole = mapping.span.start <= block && block + huge <= mapping.span.end;
+    let block = addr / HUGE * HUGE;
+    let whole = mapping.span.start <= block && block + HUGE <= mapping.span.end;
     let order = if page.huge && whole { HUGE_ORDER } else { 0 };
     Pfn::new(flags, order, 0, addr / PAGE)
 }

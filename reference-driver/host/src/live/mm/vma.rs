@@ -44,6 +44,11 @@ impl Mapping {
             | bit(self.execute, libc::PROT_EXEC)
     }
 
+    /// Private memory, of a file or not.
+    pub(crate) fn is_private(&self) -> bool {
+        !self.shared && !self.special
+    }
+
     /// Private memory without a file.
     pub(crate) fn is_anonymous(&self) -> bool {
         !self.shared && self.inode == 0 && !self.special

@@ -55,14 +55,23 @@ impl Pages {
         Ok(Pages { addr: got.expose_provenance() as u64, len })
     }
 
-    /// A word of a page.
+    /// The first word of a page.
     ///
     /// # Panics
     /// Outside of the pages.
     #[must_use]
     pub fn word(&self, page: u64) -> &'static AtomicU64 {
-        assert!(page * PAGE < self.len);
-        let at = std::ptr::with_exposed_provenance_mut((self.addr + page * PAGE) as usize);
+        self.at(page * PAGE)
+    }
+
+    /// The word at an offset.
+    ///
+    /// # Panics
+    /// Outside of the pages, or misaligned.
+    #[must_use]
+    pub fn at(&self, offset: u64) -> &'static AtomicU64 {
+        assert!(offset < self.len && offset.is_multiple_of(8));
+        let at = std::ptr::with_exposed_provenance_mut((self.addr + offset) as usize);
         // SAFETY: aligned, and mapped as long as the test leaves it so; otherwise the access ends the
         // process, as the test wants.
         unsafe { AtomicU64::from_ptr(at) }
