@@ -106,6 +106,10 @@ fn doing<E: Into<io::Error>>(what: String) -> impl FnOnce(E) -> io::Error {
 fn serve() -> io::Result<ExitStatus> {
     mounts()?;
     swap().map_err(doing("cannot swap to zram".to_owned()))?;
+    if Path::new(HUGE_PAGES).exists() {
+        // As many as there is room for; tests that want one skip without.
+        fs::write(HUGE_PAGES, "8")?;
+    }
     fs::write(Path::new(RESULTS).join(READY), fs::read_to_string("/proc/uptime")?)?;
     let plan: Plan = serde_json::from_str(&fs::read_to_string(Path::new("/").join(PLAN))?)?;
     for module in &plan.modules {
@@ -143,6 +147,9 @@ fn mounts() -> io::Result<()> {
     mount(Some("tmpfs"), "/dev/shm", Some("tmpfs"), MsFlags::empty(), None::<&str>)?;
     Ok(())
 }
+
+/// Number of huge pages that hugetlbfs has.
+const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
 /// Bytes of a page, and of a header of swap.
 const PAGE: u64 = 4096;
