@@ -7,6 +7,8 @@ extern crate fencepost_core_shuttle as fencepost_core;
 #[expect(dead_code, reason = "the simulated world uses more of it")]
 #[path = "../../../../host/src/sim/memory.rs"]
 mod memory;
+mod mirror;
+mod svm;
 mod world;
 
 use fencepost_core::host::BoMem;

@@ -14,6 +14,7 @@ use shuttle::sync::{Arc, Condvar, Mutex};
 use shuttle::thread::{self, JoinHandle};
 
 use crate::memory::{Objects, Process};
+use crate::mirror::{Pages, DMA_BASE};
 
 /// Memory, which no schedule need interrupt: what the driver must order is what it does with it.
 struct Memory {
@@ -26,6 +27,7 @@ pub(crate) struct World {
     wakes: Mutex<u64>,
     woken: Condvar,
     now: AtomicU64,
+    pub(crate) pages: Arc<Pages>,
 }
 
 impl World {
@@ -45,13 +47,11 @@ impl World {
     }
 }
 
-fencepost_core::no_mirror!(World);
-
 impl Host for World {
     type Task = ();
 
     fn mm(&self, _: Self::Task) -> Result<Self::Mm, Errno> {
-        Err(Errno::OPNOTSUPP)
+        Ok(())
     }
 
     fn now_ns(&self) -> u64 {
@@ -104,12 +104,18 @@ impl Host for World {
     }
 
     fn gpu_store(&self, at: Phys, width: Width, value: u64) -> Result<(), BusError> {
+        if at.addr >= DMA_BASE {
+            return self.pages.gpu(at.addr, |_| Some(value)).map(drop);
+        }
         // Between translation and access: here an invalidation that does not wait would show.
         thread::yield_now();
         self.memory().objects.store(at, width, value)
     }
 
     fn gpu_atomic(&self, at: Phys, width: Width, atomic: Atomic, _: bool) -> Result<u64, BusError> {
+        if at.addr >= DMA_BASE {
+            return self.pages.gpu(at.addr, |old| atomic.apply(old, width));
+        }
         self.memory().objects.atomic(at, width, atomic)
     }
 
@@ -165,16 +171,23 @@ pub(crate) struct Device {
 
 impl Device {
     pub(crate) fn start() -> (Self, Vec<JoinHandle<()>>) {
+        Self::start_with(false)
+    }
+
+    /// With an address space that may lie.
+    pub(crate) fn start_with(lies: bool) -> (Self, Vec<JoinHandle<()>>) {
         let world = World {
             memory: Plain::new(Memory { process: Process::new(), objects: Objects::default() }),
             wakes: Mutex::new(0),
             woken: Condvar::new(),
             now: AtomicU64::new(1),
+            pages: Pages::new(lies),
         };
         let config =
             Config { vram_bytes: 64 << 10, system_bytes: 1 << 20, engines: 1, testing: true };
         let driver = Driver::new(world, config).expect("a device");
         let file = driver.open().expect("opens");
+        driver.host().pages.attach(Some(driver.clone()));
         let device = Device { driver, file, stop: Arc::new(AtomicUsize::new(0)) };
         let all = [Worker::Engine(0)].into_iter().chain(Worker::COMMON);
         let workers = all.enumerate().map(|(place, worker)| {
@@ -207,12 +220,23 @@ impl Device {
             self.driver.host().wake();
             worker.join().expect("no worker panics");
         }
+        self.pages().attach(None);
         let names = fencepost_uapi::fencepost::COUNTERS.iter();
         for (name, value) in names.zip(self.driver.counters()) {
             let must_be_zero = name.starts_with("live.") || *name == "leaks";
             assert!(value == 0 || !must_be_zero, "{value} {name}");
         }
         assert_eq!(self.driver.host().memory().objects.count(), 0, "memory of objects");
+    }
+
+    pub(crate) fn pages(&self) -> &Pages {
+        &self.driver.host().pages
+    }
+
+    /// Waits for something that comes with a wake.
+    pub(crate) fn wait_until(&self, mut ready: impl FnMut() -> bool) {
+        let ready = self.driver.host().wait_event(None, None, &mut ready);
+        assert_eq!(ready, Ok(true));
     }
 
     pub(crate) fn call<R: Record>(&self, request: u32, record: &mut R) -> Result<i64, Errno> {
