@@ -7,7 +7,10 @@ use std::process::{Child as Process, Command, Stdio};
 use std::time::Duration;
 
 use fencepost_fixtures::sys::message::wait_readable;
-use fencepost_host::live::{Child, Config, Device, break_driver, forking, probe, refuse_calls};
+use fencepost_host::live::tiny::Tiny;
+use fencepost_host::live::{
+    Backend, Child, Config, Device, break_driver, forking, probe, refuse_calls,
+};
 use fencepost_uapi::command as c;
 use fencepost_uapi::fencepost::COUNTERS;
 use nix::errno::Errno;
@@ -50,6 +53,8 @@ pub(crate) fn helper(name: &str) -> Option<fn(&[String])> {
         "confined" => confined,
         "all" => all,
         "exec" => exec,
+        "measure" => super::mirror::measure,
+        "measured" => measured,
         _ => return None,
     })
 }
@@ -228,10 +233,25 @@ fn exec(args: &[String]) {
     clean(device);
 }
 
+/// Runs a measuring client on each backend.
+fn measured(_: &[String]) {
+    for backend in [Backend::Userfault, Backend::Protect] {
+        let tiny = Tiny::new(backend);
+        let mut command = Command::new(std::env::current_exe().expect("own path"));
+        command.args(["--role", "measure"]);
+        let status = tiny.spawn(command).expect("spawn").wait().expect("wait");
+        println!("{backend:?}: {status}");
+        tiny.stop();
+    }
+}
+
 /// Every client, one after the other.
 fn all(_: &[String]) {
     for (role, _) in super::clients() {
         client_succeeds(role);
+    }
+    for (role, _) in super::mirror::ROLES {
+        super::mirror::client_succeeds(role, Backend::here());
     }
     killed_with_jobs_in_flight();
     killed_while_blocked();

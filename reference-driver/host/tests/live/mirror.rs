@@ -335,3 +335,45 @@ pub(crate) fn client_succeeds(role: &str, backend: Backend) {
     assert_eq!(tiny.free_frames(), tiny.frames(), "{role}: frames are left");
     tiny.stop();
 }
+
+/// Prints what things cost, in nanoseconds, each the median of many.
+pub(crate) fn measure(_: &[String]) {
+    const TURNS: usize = 2000;
+    let pages = Pages::map(64 * PAGE).unwrap();
+    let median = |mut times: Vec<u64>| {
+        times.sort_unstable();
+        times[times.len() / 2]
+    };
+    let timed = |f: &mut dyn FnMut()| {
+        let start = Instant::now();
+        f();
+        start.elapsed().as_nanos() as u64
+    };
+    add(pages, 0, 1).unwrap();
+    let call = median(
+        (0..TURNS).map(|_| timed(&mut || assert!(ask(Ask::Nothing, 0, 0, 0).is_ok()))).collect(),
+    );
+    let many =
+        median((0..50).map(|_| timed(&mut || assert!(add(pages, 0, 200).is_ok()))).collect());
+    let (mut out, mut back, mut bare) = (Vec::new(), Vec::new(), Vec::new());
+    // One page is away all the time, so that the range stays watched.
+    move_out(pages.part(63, 1));
+    for turn in 0..TURNS as u64 {
+        let page = turn % 32;
+        pages.word(page).store(turn, Ordering::Relaxed);
+        out.push(timed(&mut || assert!(move_out(pages.part(page, 1)) < 2)));
+        back.push(timed(&mut || assert!(pages.word(page).load(Ordering::Relaxed) <= turn)));
+        if turn < 64 {
+            move_out(pages.part(0, 64));
+        }
+        pages.part(page, 1).advise(libc::MADV_DONTNEED).unwrap();
+        bare.push(timed(&mut || assert!(pages.word(page).load(Ordering::Relaxed) <= turn)));
+    }
+    println!(
+        "call {call} access by message {} migrate {} fault back {} bare {}",
+        (many - call) / 200,
+        median(out),
+        median(back),
+        median(bare)
+    );
+}

@@ -316,9 +316,7 @@ impl Turn<'_> {
         for part in buf.chunks_mut(lane::BUFFER_SIZE as usize - 8) {
             let place = CONTROL + lane::BUFFER + skew;
             self.copy(place, at, part.len() as u64)?;
-            for (offset, byte) in (lane::BUFFER + skew..).zip(part.iter_mut()) {
-                *byte = self.byte(offset);
-            }
+            self.take(lane::BUFFER + skew, part);
             at += part.len() as u64;
         }
         Ok(())
@@ -328,26 +326,40 @@ impl Turn<'_> {
     pub(crate) fn write(&mut self, addr: u64, buf: &[u8]) -> Result<(), BusError> {
         let (mut at, skew) = (addr, addr % 8);
         for part in buf.chunks(lane::BUFFER_SIZE as usize - 8) {
-            for (offset, byte) in (lane::BUFFER + skew..).zip(part) {
-                self.set_byte(offset, *byte);
-            }
+            self.give(lane::BUFFER + skew, part);
             self.copy(at, CONTROL + lane::BUFFER + skew, part.len() as u64)?;
             at += part.len() as u64;
         }
         Ok(())
     }
 
-    // The agent is not at work: bytes of the buffer need no atomics, but nor do they cost more.
-    fn byte(&self, offset: u64) -> u8 {
-        let shift = offset % 8 * 8;
-        (self.lane.word(offset - offset % 8).load(Ordering::Relaxed) >> shift) as u8
+    // The agent is not at work meanwhile: bytes of the buffer need no order.
+
+    /// Copies bytes out of the buffer.
+    fn take(&self, offset: u64, bytes: &mut [u8]) {
+        let (mut at, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let word = self.lane.word(at - at % 8).load(Ordering::Relaxed).to_ne_bytes();
+            let part = &word[(at % 8) as usize..];
+            let len = part.len().min(rest.len());
+            let (now, later) = rest.split_at_mut(len);
+            now.copy_from_slice(&part[..len]);
+            (at, rest) = (at + len as u64, later);
+        }
     }
 
-    fn set_byte(&mut self, offset: u64, byte: u8) {
-        let shift = offset % 8 * 8;
-        let word = self.lane.word(offset - offset % 8);
-        let others = word.load(Ordering::Relaxed) & !(0xff << shift);
-        word.store(others | u64::from(byte) << shift, Ordering::Relaxed);
+    /// Copies bytes into the buffer.
+    fn give(&mut self, offset: u64, bytes: &[u8]) {
+        let (mut at, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let word = self.lane.word(at - at % 8);
+            let first = (at % 8) as usize;
+            let len = (8 - first).min(rest.len());
+            let mut whole = word.load(Ordering::Relaxed).to_ne_bytes();
+            whole[first..first + len].copy_from_slice(&rest[..len]);
+            word.store(u64::from_ne_bytes(whole), Ordering::Relaxed);
+            (at, rest) = (at + len as u64, &rest[len..]);
+        }
     }
 }
 

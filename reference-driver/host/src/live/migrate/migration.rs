@@ -194,9 +194,13 @@ impl Migration {
         owner: u64,
     ) -> Result<Migration, Errno> {
         let entered = fault.entered.take().unwrap_or_else(|| fault.space.enter());
-        let found = fault.space.mapping(fault.page).map_err(|_| Errno::FAULT)?;
-        let start = found.span.start.max(span.start);
-        let clipped = Span::new(start, found.span.end.min(span.end).max(start));
+        let mut clipped = span;
+        // A page alone is in one mapping.
+        if span.len() > PAGE {
+            let found = fault.space.mapping(fault.page).map_err(|_| Errno::FAULT)?;
+            clipped.start = found.span.start.max(span.start);
+            clipped.end = found.span.end.min(span.end).max(clipped.start);
+        }
         Ok(Self::back(&fault.space, entered, home, clipped, owner))
     }
 

@@ -68,7 +68,8 @@ pub(crate) fn serve_range(space: &Arc<Space>, addr: u64, len: u64) -> bool {
         let table = space.table();
         table.pages().range(span.start..span.end.max(span.start)).map(|(page, _)| *page).collect()
     };
-    away.iter().fold(false, |any, page| serve(space, *page) == Outcome::Again || any)
+    let back = away.iter().filter(|page| serve(space, **page) == Outcome::Again);
+    back.count() > 0
 }
 
 /// A client's thread took a signal for an access: 0, it is to try again; 1, the fault is its own.

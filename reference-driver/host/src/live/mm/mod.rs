@@ -134,6 +134,10 @@ impl Spaces {
         let deadline = Instant::now() + COMING;
         let mut starting = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
+            // Another thread of the process may have been first: there must never be two agents.
+            if let Some(space) = self.of(process) {
+                return Ok(space);
+            }
             match starting.get(&process) {
                 None if !is_prepared(tid, way) => {
                     inject(tid, way)?;
@@ -153,10 +157,6 @@ impl Spaces {
                     };
                     let waited = self.came.wait_timeout(starting, left);
                     starting = waited.unwrap_or_else(PoisonError::into_inner).0;
-                    // Another thread of the process may have been first.
-                    if let Some(space) = self.of(process) {
-                        return Ok(space);
-                    }
                 }
                 Some(Starting::Came(..)) => {
                     let Some(Starting::Came(lane, socket)) = starting.remove(&process) else {
