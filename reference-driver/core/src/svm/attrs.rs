@@ -210,3 +210,41 @@ impl<H: Host> Inside<'_, H> {
         Ok(self.svm.attrs.lock().change(span, |attr| *attr = Attr::default())?)
     }
 }
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use super::*;
+    use crate::seed::for_seeds;
+
+    #[test]
+    fn attributes_are_those_set_last() {
+        for_seeds(50, |mut random| {
+            let mut attrs = Attrs::new();
+            let mut model = [Attr::default(); 64];
+            for _ in 0..60 {
+                let first = random.below(64);
+                let end = first + 1 + random.below(64 - first);
+                let value = random.below(3) as u32;
+                let set = |attr: &mut Attr| attr.preferred = value;
+                attrs.change(Span::new(first, end), set).expect("memory");
+                model[first as usize..end as usize].iter_mut().for_each(set);
+                for (addr, expected) in (0..).zip(model) {
+                    assert_eq!(attrs.at(addr), expected, "{addr}");
+                }
+                let whole = Span::new(first, end);
+                let mut at = first;
+                for (piece, attr) in attrs.pieces(whole) {
+                    assert_eq!(piece.start, at, "pieces follow each other");
+                    assert!((piece.start..piece.end).all(|addr| model[addr as usize] == attr));
+                    at = piece.end;
+                }
+                assert_eq!(at, end, "and cover all");
+                let alike = attrs
+                    .0
+                    .windows(2)
+                    .any(|two| two[0].0.end == two[1].0.start && two[0].1 == two[1].1);
+                assert!(!alike, "neighbours that are the same are one");
+            }
+        });
+    }
+}

@@ -109,3 +109,33 @@ fn random_allocations_are_disjoint() {
         }
     });
 }
+
+#[test]
+fn single_blocks_are_freed_in_any_pieces() {
+    for_seeds(20, |mut random| {
+        let mut buddy = Buddy::new(1 << 12).expect("memory");
+        let mut used = vec![false; 1 << 12];
+        for _ in 0..200 {
+            let order = random.below(10) as u32;
+            if let Some(first) = buddy.alloc_block(order) {
+                assert_eq!(first % (1 << order), 0, "aligned to its size");
+                let frames = &mut used[first as usize..first as usize + (1 << order)];
+                assert!(frames.iter().all(|used| !used), "the frames were free");
+                frames.fill(true);
+            }
+            // Some of what is in use, in runs that know nothing of the blocks.
+            let mut at = random.below(1 << 12) as usize;
+            let most = random.below(80) as usize;
+            while random.one_in(3) && at < used.len() {
+                let run = used[at..].iter().take(most).take_while(|used| **used).count();
+                if run > 0 {
+                    buddy.free_run(at as u64, run as u64);
+                    used[at..at + run].fill(false);
+                }
+                at += run + 1;
+            }
+            buddy.assert_consistent();
+            assert_eq!(buddy.used(), used.iter().filter(|used| **used).count() as u64);
+        }
+    });
+}
