@@ -461,6 +461,11 @@ impl Actor<'_, '_> {
         if self.stage.model().mm_may_fail(self.line, mm, range, writes) {
             return Ok(Err(error.errno));
         }
+        // SIGBUS: a page that cannot be brought back from the device. The step has to allow for it.
+        let (_, _, away) = self.stage.model().page_may(self.line, mm, start);
+        if error.errno == Errno::EIO && away {
+            return Ok(Err(error.errno));
+        }
         let what = if writes { "write" } else { "read" };
         let what = format!("CPU {what} of {} at byte {offset:#x}", memory.name);
         self.fail(&what, "success: it is mapped for that", &error.to_string())

@@ -82,6 +82,11 @@ impl Actor<'_, '_> {
         };
         let stage = self.stage;
         let id = stage.model().bind_begin(self.line, &request);
+        for op in &call.ops {
+            if let dev::BindOp::Prefetch { addr, range, region: dev::Region::Vram } = *op {
+                stage.model().may_move(self.line, vm.mm, (addr, addr.saturating_add(range)));
+            }
+        }
         let operation = operation(&bind.ops, bind.run_async);
         let answer = self.timed(&operation, || client.handle.bind(&call));
         let must = stage.model().bind_end(self.line, id, answer.is_ok());

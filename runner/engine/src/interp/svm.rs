@@ -300,7 +300,8 @@ impl Actor<'_, '_> {
                 let mut parts = model.layout(vm.space).mappings(piece.addr, piece.addr + piece.len);
                 parts.all(|(.., mapped)| mapped.mirror == Some(piece.mm))
             };
-            if vm.mirror && vm.mm == piece.mm && mirrored {
+            // One that was destroyed answers as a banned one does.
+            if vm.mirror && vm.mm == piece.mm && mirrored && !self.is_banned(&vm)? {
                 self.ask_pages(&vm, &piece)?;
             }
         }
