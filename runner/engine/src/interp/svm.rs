@@ -9,7 +9,7 @@ use crate::lang::step::Step;
 use crate::lang::svm::{
     AtomicMode, Attributes, FaultAction, PagePlace, PagesExpect, Part, Reach, Sees, SvmStep, Tune,
 };
-use crate::oracle::{self, Access, BindRequest};
+use crate::oracle::{self, Access, BindRequest, MmOp};
 use fencepost_fixtures::device::{self as dev, SvmPage, SvmPlace, SvmRange, SvmReach};
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,7 +66,15 @@ impl Actor<'_, '_> {
                 let change = change(attributes);
                 let range = range(&vm, &piece);
                 let client = self.client_named(&vm.client)?;
+                let cpu = attributes.atomic.map(|mode| mode == AtomicMode::Cpu);
+                let begun = cpu.map(|cpu| {
+                    let op = MmOp::Atomics { addr: piece.addr, len: piece.len, cpu };
+                    self.stage.model().mm_begin(self.line, vm.mm, &op)
+                });
                 let done = self.timed("svm.set", || client.handle.svm_set(range, &change));
+                if let Some(begun) = &begun {
+                    self.stage.model().mm_end(self.line, begun, done.is_ok());
+                }
                 Ok(done.map_err(|error| error.errno))
             }
             SvmStep::Tune(tune) => self.tune(step, tune),

@@ -60,18 +60,20 @@ struct Vma {
     shift: u64,
     access: Access,
     at_fork: AtFork,
+    /// The device was told to leave atomics to the CPU.
+    cpu_atomics: bool,
 }
 
 impl Vma {
     fn translation(&self, movable: bool) -> Translation {
-        let Self { object, shift, access, .. } = *self;
+        let Self { object, shift, access, cpu_atomics, .. } = *self;
         match access {
             Access::None => Translation::Shut,
             access => Translation::Object {
                 object,
                 shift,
                 readonly: access == Access::Read,
-                atomics: movable,
+                atomics: movable && !cpu_atomics,
             },
         }
     }
@@ -122,6 +124,15 @@ pub enum MmOp {
         kept: Option<Option<Object>>,
         /// The object of what is new there.
         grown: Option<Object>,
+    },
+    /// Whether the device is to leave atomics to the CPU.
+    Atomics {
+        /// Where.
+        addr: u64,
+        /// Bytes.
+        len: u64,
+        /// It is.
+        cpu: bool,
     },
     /// What becomes of mappings at a fork.
     AtFork {
@@ -277,7 +288,8 @@ impl Mm {
                 let (start, end) = span(addr, len);
                 let shift = addr.wrapping_neg();
                 let at_fork = AtFork::default();
-                vec![(start, end, Some(Vma { object, shift, access, at_fork }))]
+                let cpu_atomics = false;
+                vec![(start, end, Some(Vma { object, shift, access, at_fork, cpu_atomics }))]
             }
             MmOp::Unmap { addr, len } => {
                 let (start, end) = span(addr, len);
@@ -285,6 +297,9 @@ impl Mm {
             }
             MmOp::Protect { addr, len, access } => with(addr, len, &|vma| Vma { access, ..vma }),
             MmOp::AtFork { addr, len, at_fork } => with(addr, len, &|vma| Vma { at_fork, ..vma }),
+            MmOp::Atomics { addr, len, cpu } => {
+                with(addr, len, &|vma| Vma { cpu_atomics: cpu, ..vma })
+            }
             MmOp::Remap { addr, len, to, new_len, kept, grown } => {
                 self.moves((addr, len), (to, new_len), kept, grown)
             }
