@@ -136,6 +136,9 @@ pub(super) struct Wanted<'t> {
     pub(super) pattern: &'t Pattern,
 }
 
+/// CPU memory that was made: what stands for it, its object and its view.
+type NewArea = (AreaObject, Object, Arc<dyn View>);
+
 impl Actor<'_, '_> {
     // ---- making ----------------------------------------------------------------------------
 
@@ -164,7 +167,7 @@ impl Actor<'_, '_> {
         &mut self,
         wanted: &Wanted<'_>,
         content: &Source,
-    ) -> Done<Result<(AreaObject, Object, Arc<dyn View>), Errno>> {
+    ) -> Done<Result<NewArea, Errno>> {
         let client = self.client_named(wanted.client)?;
         let mm = self.process.as_ref().map_or(client.mm, |process| process.mm);
         let Some(kind) = kind_of(wanted.kind) else {

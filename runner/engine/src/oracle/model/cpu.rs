@@ -416,10 +416,13 @@ impl Model {
     }
 }
 
+/// A part of an access, from and to, and where it may lead: object, from and to in it.
+type Piece = (u64, u64, Vec<(Object, u64, u64)>);
+
 /// What an access may reach.
 #[derive(Debug, Default)]
 struct Reached {
-    pieces: Vec<(u64, u64, Vec<(Object, u64, u64)>)>,
+    pieces: Vec<Piece>,
     may_fail: bool,
     must_fail: bool,
 }
