@@ -181,8 +181,9 @@ impl<'a, H: Host> Inside<'a, H> {
             return Some(Inside { vm, svm });
         }
         svm.outside.store(1, Ordering::SeqCst);
-        // It may have been left before the note was there.
-        svm.try_inside().then_some(Inside { vm, svm })
+        // It may have been left before the note was there. Lazily: what is made here opens the gate when
+        // it goes.
+        svm.try_inside().then(|| Inside { vm, svm })
     }
 
     /// Waits to go in. `None`: the VM takes no faults.
