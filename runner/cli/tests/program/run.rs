@@ -108,12 +108,12 @@ fn a_wrong_value_fails_and_its_replay_fails_the_same_way() {
 #[test]
 fn what_cannot_run_is_skipped_with_its_reason() {
     let skipped = scenario("skipped", 7)
-        .replace("memory:", "needs: [svm, vm_bind, placement, fault_report]\nmemory:");
+        .replace("memory:", "needs: [kernel.twin, vm_bind, placement, fault_report]\nmemory:");
     let place = place_with(&[("skipped", skipped), ("right", scenario("right", 7))]);
-    place.run("run skipped.yaml").ends(4).says("device ref lacks svm");
+    place.run("run skipped.yaml").ends(4).says("device ref lacks kernel.twin");
     place.run("run skipped.yaml right.yaml").ends(0).says("1 pass, 1 skip");
     let listed = place.run("list skipped.yaml --json").ends(0).json();
-    assert_eq!(listed[0]["skip"], "device ref lacks svm");
+    assert_eq!(listed[0]["skip"], "device ref lacks kernel.twin");
     assert_eq!(listed[0]["name"], "own@skipped");
     assert_eq!(listed[0]["tier"], "full");
     place.run("list skipped.yaml right.yaml").ends(0).says("own@right\n");
