@@ -153,14 +153,19 @@ fn clone() -> [libc::sock_filter; 5] {
     [statement(LOAD, low(0)), statement(AND, SHARED), equal(SHARED, 0, 1), ALLOW, NOTIFY]
 }
 
-/// Actions for the signals that the agent's handler takes.
-fn sigaction() -> [libc::sock_filter; 5] {
+/// New actions for the signals that the agent's handler takes; who only asks is answered by the kernel.
+fn sigaction() -> [libc::sock_filter; 10] {
     [
         statement(LOAD, low(0)),
         equal(libc::SIGSEGV.cast_unsigned(), 2, 0),
         equal(libc::SIGBUS.cast_unsigned(), 1, 0),
         ALLOW,
+        statement(LOAD, low(1)),
+        equal(0, 0, 2),
+        statement(LOAD, high(1)),
+        equal(0, 1, 0),
         NOTIFY,
+        ALLOW,
     ]
 }
 
@@ -236,8 +241,10 @@ mod tests {
             ("fixed", libc::SYS_mmap, [4096, 4096, 3, fixed, !0, 0], true),
             ("process", libc::SYS_clone, [0; 6], true),
             ("thread", libc::SYS_clone, [vm, 0, 0, 0, 0, 0], false),
-            ("SIGSEGV", libc::SYS_rt_sigaction, [11, 0, 0, 8, 0, 0], true),
-            ("SIGUSR1", libc::SYS_rt_sigaction, [10, 0, 0, 8, 0, 0], false),
+            ("SIGSEGV", libc::SYS_rt_sigaction, [11, 1 << 32, 0, 8, 0, 0], true),
+            ("SIGBUS", libc::SYS_rt_sigaction, [7, 4096, 0, 8, 0, 0], true),
+            ("SIGSEGV?", libc::SYS_rt_sigaction, [11, 0, 4096, 8, 0, 0], false),
+            ("SIGUSR1", libc::SYS_rt_sigaction, [10, 4096, 0, 8, 0, 0], false),
         ];
         for (name, nr, args, trapped) in table {
             let allow = libc::SECCOMP_RET_ALLOW;
