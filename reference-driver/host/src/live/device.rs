@@ -100,6 +100,12 @@ impl Device {
     /// # Errors
     /// As [`Device::spawn`].
     pub fn spawn_quickly(&self, command: Command) -> io::Result<Child> {
+        // Without a fork the new process sets signal actions back under the filter. Where those are
+        // trapped, and this process were killed right then, it waited for ever for an answer, since it
+        // holds the listener itself.
+        if self.machine.mirrors() {
+            return self.spawn(command);
+        }
         let service: Arc<dyn Service> = Arc::<Machine>::clone(&self.machine);
         self.machine.add_root(|| spawn::spawn_quickly(command, service, &self.ends))
     }

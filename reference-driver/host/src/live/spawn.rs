@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, LazyLock, Once, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use nix::poll::{PollFlags, PollTimeout};
@@ -97,7 +97,6 @@ pub(crate) fn spawn_quickly(
     service: Arc<dyn Service>,
     ends: &Arc<Ends>,
 ) -> io::Result<Child> {
-    DEFAULT_ACTIONS.call_once(take_default_actions);
     let program = program(&mut command, &*service);
     let (give, take) = mpsc::sync_channel(1);
     serve::start(move || take.recv().ok(), service, ends)?;
@@ -118,20 +117,6 @@ pub(crate) fn spawn_quickly(
     std::thread::Builder::new().name("starter".into()).stack_size(STACK).spawn(body)?;
     let process = hear.recv().map_err(io::Error::other)??;
     Child::new(process, Some(starter))
-}
-
-static DEFAULT_ACTIONS: Once = Once::new();
-
-/// A process that is spawned without a fork sets actions back that this one has set for signals, under
-/// the filter already. Were this one killed right then, nobody would answer: the new process waited for
-/// ever, for it holds the listener itself. So there is nothing to set back for the signals that are
-/// trapped; what is lost is the standard library's message of a stack overflow.
-fn take_default_actions() {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    for trapped in [Signal::SIGSEGV, Signal::SIGBUS] {
-        // SAFETY: the default action runs no code of ours, and nobody here relies on the one before.
-        let _before = unsafe { signal(trapped, SigHandler::SigDfl) };
-    }
 }
 
 /// Starts `command` without any device: it sees the machine's own. It outlives this process unless
