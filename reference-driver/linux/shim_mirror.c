@@ -241,6 +241,35 @@ static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
 }
 
 /*
+ * hmm_range_fault() reports the owner's device pages as they are, also when they are wanted for
+ * writing and the CPU may not write them: no fault is taken. Takes it where the mapping allows, which
+ * brings the page back, as a copy if it is shared. 0: all can be written; -EBUSY: read them again.
+ */
+static int fp_fault_readonly(struct mm_struct *mm, u64 start, u64 count, const u64 *pages,
+			     u64 asked)
+{
+	u64 i, good = HMM_PFN_VALID | HMM_PFN_WRITE, addr;
+	struct vm_area_struct *vma;
+	int ret;
+
+	if (!(asked & HMM_PFN_REQ_WRITE))
+		return 0;
+	for (i = 0; i < count; i++) {
+		if ((pages[i] & good) != HMM_PFN_VALID)
+			continue;
+		addr = start + (i << PAGE_SHIFT);
+		vma = vma_lookup(mm, addr);
+		if (!vma)
+			return -EBUSY;
+		if (!(vma->vm_flags & VM_WRITE))
+			return -EPERM;
+		ret = fixup_user_fault(mm, addr, FAULT_FLAG_WRITE | FAULT_FLAG_REMOTE, NULL);
+		return ret ? ret : -EBUSY;
+	}
+	return 0;
+}
+
+/*
  * Pages [start, end) of one notifier; `pages` in the words of the host trait, of which VALID, WRITE
  * and ERROR are hmm's.
  */
@@ -267,6 +296,8 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 		return -EFAULT;
 	mmap_read_lock(mm);
 	ret = hmm_range_fault(&range);
+	if (!ret)
+		ret = fp_fault_readonly(mm, start, count, pages, range.default_flags);
 	mmap_read_unlock(mm);
 	mmput_async(mm);
 	for (i = 0; i < count && !ret; i++)
