@@ -6,12 +6,12 @@ use super::actor::{Actor, Answer, Done};
 use super::remote::RemoteClient;
 use super::stage::{AreaObject, ClientObject, MemoryObject, find};
 use super::view::{ClientHandle, View};
-use crate::lang::ast::{CpuKind, Pattern, Protection};
+use crate::lang::ast::{CpuKind, Pattern};
 use crate::lang::step::Place;
-use crate::lang::svm::{Advice, MmStep, Part};
+use crate::lang::svm::{MmStep, Part};
 use crate::oracle::{self, Access, AtFork, Denied, MmId, MmOp, Nature, Object, Source};
 use fencepost_fixtures::Errno;
-use fencepost_fixtures::area::{self, Area, AreaSpec, Kind, MmCall, Reach, Remap};
+use fencepost_fixtures::area::{Advice, Area, AreaSpec, Kind, MmCall, Protection, Reach, Remap};
 use fencepost_fixtures::device::{self as dev, Width};
 use std::sync::Arc;
 
@@ -45,14 +45,6 @@ fn kind_of(kind: CpuKind) -> Option<Kind> {
     })
 }
 
-fn protection(access: Protection) -> area::Protection {
-    match access {
-        Protection::None => area::Protection::None,
-        Protection::Read => area::Protection::Read,
-        Protection::Write => area::Protection::Write,
-    }
-}
-
 fn oracle_access(access: Protection) -> Access {
     match access {
         Protection::None => Access::None,
@@ -72,30 +64,6 @@ fn nature(kind: Kind, behind: Source) -> Nature {
         // Pages of a private file are anonymous once they were written.
         movable: private && kind != Kind::Hugetlb,
         behind: (kind == Kind::FilePrivate).then_some(behind),
-    }
-}
-
-fn advice_of(advice: Advice) -> area::Advice {
-    match advice {
-        Advice::DontNeed => area::Advice::DontNeed,
-        Advice::Free => area::Advice::Free,
-        Advice::HugePage => area::Advice::HugePage,
-        Advice::NoHugePage => area::Advice::NoHugePage,
-        Advice::Collapse => area::Advice::Collapse,
-        Advice::PageOut => area::Advice::PageOut,
-        Advice::Cold => area::Advice::Cold,
-        Advice::WillNeed => area::Advice::WillNeed,
-        Advice::PopulateRead => area::Advice::PopulateRead,
-        Advice::PopulateWrite => area::Advice::PopulateWrite,
-        Advice::DontFork => area::Advice::DontFork,
-        Advice::WipeOnFork => area::Advice::WipeOnFork,
-        Advice::Mergeable => area::Advice::Mergeable,
-        Advice::Unmergeable => area::Advice::Unmergeable,
-        Advice::Remove => area::Advice::Remove,
-        Advice::HwPoison => area::Advice::HwPoison,
-        Advice::SoftOffline => area::Advice::SoftOffline,
-        Advice::GuardInstall => area::Advice::GuardInstall,
-        Advice::GuardRemove => area::Advice::GuardRemove,
     }
 }
 
@@ -178,7 +146,7 @@ impl Actor<'_, '_> {
             len: wanted.size,
             align: wanted.align,
             // The pattern is written first.
-            protection: area::Protection::Write,
+            protection: Protection::Write,
         };
         let (addr, area, view, has_file) = match self.map_area(&client, &spec)? {
             Ok(made) => made,
@@ -354,7 +322,7 @@ impl Actor<'_, '_> {
     fn protect(&mut self, piece: &Piece, access: Protection) -> Done<Answer> {
         let (addr, len) = (piece.addr, piece.len);
         let op = MmOp::Protect { addr, len, access: oracle_access(access) };
-        let call = MmCall::Protect { addr, len, protection: protection(access) };
+        let call = MmCall::Protect { addr, len, protection: access };
         self.changing(piece, "mm.protect", &op, &call)
     }
 
@@ -367,7 +335,7 @@ impl Actor<'_, '_> {
         }
         let object = self.new_object(piece, len, kind);
         let op = MmOp::Map { addr, len, object, access: oracle_access(access) };
-        let call = MmCall::Map { addr, len, kind, protection: protection(access) };
+        let call = MmCall::Map { addr, len, kind, protection: access };
         self.changing(piece, "mm.map", &op, &call)
     }
 
@@ -418,7 +386,7 @@ impl Actor<'_, '_> {
 
     fn advise(&mut self, piece: &Piece, advice: Advice) -> Done<Answer> {
         let (addr, len, mm) = (piece.addr, piece.len, piece.mm);
-        let call = MmCall::Advise { addr, len, advice: advice_of(advice) };
+        let call = MmCall::Advise { addr, len, advice };
         match effect(advice, addr, len) {
             Effect::Nothing => self.call_mm(&piece.memory, "mm.advise", &call),
             Effect::Discard { certain, all } => {

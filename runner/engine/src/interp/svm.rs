@@ -6,9 +6,7 @@ use super::bind::region;
 use super::stage::{MemoryObject, VmObject, all};
 use crate::lang::expect::{Check, Reader};
 use crate::lang::step::Step;
-use crate::lang::svm::{
-    AtomicMode, Attributes, FaultAction, PagePlace, PagesExpect, Part, Reach, Sees, SvmStep, Tune,
-};
+use crate::lang::svm::{Attributes, FaultAction, PagesExpect, Part, Sees, SvmStep, Tune};
 use crate::oracle::{self, Access, BindRequest, MmOp};
 use fencepost_fixtures::device::{self as dev, SvmPage, SvmPlace, SvmRange, SvmReach};
 use std::sync::Arc;
@@ -66,7 +64,7 @@ impl Actor<'_, '_> {
                 let change = change(attributes);
                 let range = range(&vm, &piece);
                 let client = self.client_named(&vm.client)?;
-                let cpu = attributes.atomic.map(|mode| mode == AtomicMode::Cpu);
+                let cpu = attributes.atomic.map(|mode| mode == dev::SvmAtomic::Cpu);
                 let begun = cpu.map(|cpu| {
                     let op = MmOp::Atomics { addr: piece.addr, len: piece.len, cpu };
                     self.stage.model().mm_begin(self.line, vm.mm, &op)
@@ -242,14 +240,14 @@ impl Actor<'_, '_> {
 
     /// What a page should have been, if it is not.
     fn page_differs(&mut self, expect: &PagesExpect, page: &SvmPage) -> Done<Option<String>> {
-        if !expect.places.is_empty() && !expect.places.contains(&place(page.place)) {
+        if !expect.places.is_empty() && !expect.places.contains(&page.place) {
             return Ok(Some(format!("place {:?}", expect.places)));
         }
-        if !expect.gpu.is_empty() && !expect.gpu.contains(&reach(page.gpu)) {
+        if !expect.gpu.is_empty() && !expect.gpu.contains(&page.gpu) {
             return Ok(Some(format!("the GPU to reach it by {:?}", expect.gpu)));
         }
         if let Some(access) = expect.access {
-            use crate::lang::ast::Protection;
+            use fencepost_fixtures::area::Protection;
             let seen = match (page.readable, page.writable) {
                 (_, true) => Protection::Write,
                 (true, false) => Protection::Read,
@@ -410,35 +408,11 @@ fn page_text(page: &SvmPage) -> String {
     format!("place {place:?}, access {access}, GPU {gpu:?}, order {order}, GPU order {gpu_order}")
 }
 
-fn place(place: SvmPlace) -> PagePlace {
-    match place {
-        SvmPlace::Nowhere => PagePlace::Nowhere,
-        SvmPlace::System => PagePlace::System,
-        SvmPlace::Device => PagePlace::Vram,
-        SvmPlace::OtherDevice => PagePlace::Other,
-        SvmPlace::ZeroPage => PagePlace::Zero,
-    }
-}
-
-fn reach(reach: SvmReach) -> Reach {
-    match reach {
-        SvmReach::Nothing => Reach::Nothing,
-        SvmReach::Read => Reach::Read,
-        SvmReach::Write => Reach::Write,
-        SvmReach::Atomic => Reach::Atomic,
-    }
-}
-
 fn change(attributes: &Attributes) -> dev::SvmChange {
     let Attributes { preferred, atomic, system_only, timeslice } = attributes;
     dev::SvmChange {
         preferred: preferred.map(|preferred| preferred.map(region)),
-        atomic: atomic.map(|mode| match mode {
-            AtomicMode::Undefined => dev::SvmAtomic::Undefined,
-            AtomicMode::Device => dev::SvmAtomic::Device,
-            AtomicMode::Global => dev::SvmAtomic::Global,
-            AtomicMode::Cpu => dev::SvmAtomic::Cpu,
-        }),
+        atomic: *atomic,
         policy: system_only
             .map(|only| if only { dev::SvmPolicy::SystemOnly } else { dev::SvmPolicy::All }),
         timeslice_ns: timeslice.map(|time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),

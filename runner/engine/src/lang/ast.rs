@@ -15,6 +15,7 @@
 use super::expect::{Bound, Expect};
 use super::expr::Expr;
 use super::step::Step;
+use fencepost_fixtures::area::Protection;
 use std::fmt;
 use std::time::Duration;
 
@@ -142,18 +143,6 @@ pub struct Memory {
     pub home: Option<Home>,
     /// Where it is declared.
     pub span: Span,
-}
-
-/// What the CPU may do to memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Protection {
-    /// Nothing.
-    None,
-    /// Read.
-    Read,
-    /// Read and write.
-    #[default]
-    Write,
 }
 
 /// Where memory is bound from the start.

@@ -1,10 +1,12 @@
 //! Steps and expectations about the CPU's memory and what the device has of it: system calls of a process,
 //! shared virtual memory. Owns the tree only.
 
-use super::ast::{CpuKind, Protection};
+use super::ast::CpuKind;
 use super::expect::{Check, Reader};
 use super::expr::Expr;
 use super::step::{Place, Region};
+use fencepost_fixtures::area::{Advice, Protection};
+use fencepost_fixtures::device::{SvmAtomic, SvmPlace, SvmReach};
 use std::time::Duration;
 
 /// A part of memory.
@@ -64,55 +66,28 @@ pub enum MmStep {
     },
 }
 
-/// Advice about memory, as `madvise` takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "named as in madvise(2)")]
-pub enum Advice {
-    DontNeed,
-    Free,
-    HugePage,
-    NoHugePage,
-    Collapse,
-    PageOut,
-    Cold,
-    WillNeed,
-    PopulateRead,
-    PopulateWrite,
-    DontFork,
-    WipeOnFork,
-    Mergeable,
-    Unmergeable,
-    Remove,
-    HwPoison,
-    SoftOffline,
-    GuardInstall,
-    GuardRemove,
-}
-
-impl Advice {
-    /// All with the words of scenarios.
-    pub const NAMES: &'static [(&'static str, Advice)] = &[
-        ("dontneed", Advice::DontNeed),
-        ("free", Advice::Free),
-        ("hugepage", Advice::HugePage),
-        ("nohugepage", Advice::NoHugePage),
-        ("collapse", Advice::Collapse),
-        ("pageout", Advice::PageOut),
-        ("cold", Advice::Cold),
-        ("willneed", Advice::WillNeed),
-        ("populate_read", Advice::PopulateRead),
-        ("populate_write", Advice::PopulateWrite),
-        ("dontfork", Advice::DontFork),
-        ("wipeonfork", Advice::WipeOnFork),
-        ("mergeable", Advice::Mergeable),
-        ("unmergeable", Advice::Unmergeable),
-        ("remove", Advice::Remove),
-        ("hwpoison", Advice::HwPoison),
-        ("soft_offline", Advice::SoftOffline),
-        ("guard_install", Advice::GuardInstall),
-        ("guard_remove", Advice::GuardRemove),
-    ];
-}
+/// Words of scenarios for what `madvise` takes.
+pub const ADVICE: [(&str, Advice); 19] = [
+    ("dontneed", Advice::DontNeed),
+    ("free", Advice::Free),
+    ("hugepage", Advice::HugePage),
+    ("nohugepage", Advice::NoHugePage),
+    ("collapse", Advice::Collapse),
+    ("pageout", Advice::PageOut),
+    ("cold", Advice::Cold),
+    ("willneed", Advice::WillNeed),
+    ("populate_read", Advice::PopulateRead),
+    ("populate_write", Advice::PopulateWrite),
+    ("dontfork", Advice::DontFork),
+    ("wipeonfork", Advice::WipeOnFork),
+    ("mergeable", Advice::Mergeable),
+    ("unmergeable", Advice::Unmergeable),
+    ("remove", Advice::Remove),
+    ("hwpoison", Advice::HwPoison),
+    ("soft_offline", Advice::SoftOffline),
+    ("guard_install", Advice::GuardInstall),
+    ("guard_remove", Advice::GuardRemove),
+];
 
 /// What is asked of the device about memory that both reach.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,24 +142,11 @@ pub struct Attributes {
     /// Preferred region; `Some(None)`: no preference.
     pub preferred: Option<Option<Region>>,
     /// Atomics.
-    pub atomic: Option<AtomicMode>,
+    pub atomic: Option<SvmAtomic>,
     /// What a migration may take: all, or with `Some(true)` only what is in system memory.
     pub system_only: Option<bool>,
     /// How long a page stays on the device at least.
     pub timeslice: Option<Duration>,
-}
-
-/// Which atomics a range is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AtomicMode {
-    /// The driver chooses.
-    Undefined,
-    /// The device's.
-    Device,
-    /// Device and CPU.
-    Global,
-    /// The CPU's alone.
-    Cpu,
 }
 
 /// Sizes of the driver's, as far as they are given.
@@ -215,54 +177,22 @@ pub enum FaultAction {
     Wait,
 }
 
-/// Where a page is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PagePlace {
-    /// Nothing is there.
-    Nowhere,
-    /// System memory.
-    System,
-    /// Memory of the device that is asked.
-    Vram,
-    /// Memory of another device.
-    Other,
-    /// The zero page.
-    Zero,
-}
+/// Words of scenarios for where a page is.
+pub const PLACES: &[(&str, SvmPlace)] = &[
+    ("nowhere", SvmPlace::Nowhere),
+    ("system", SvmPlace::System),
+    ("vram", SvmPlace::Device),
+    ("other", SvmPlace::OtherDevice),
+    ("zero", SvmPlace::ZeroPage),
+];
 
-impl PagePlace {
-    /// All with the words of scenarios.
-    pub const NAMES: &'static [(&'static str, PagePlace)] = &[
-        ("nowhere", PagePlace::Nowhere),
-        ("system", PagePlace::System),
-        ("vram", PagePlace::Vram),
-        ("other", PagePlace::Other),
-        ("zero", PagePlace::Zero),
-    ];
-}
-
-/// What a translation of the GPU allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reach {
-    /// There is none.
-    Nothing,
-    /// Reads.
-    Read,
-    /// Writes too.
-    Write,
-    /// Atomics too.
-    Atomic,
-}
-
-impl Reach {
-    /// All with the words of scenarios.
-    pub const NAMES: &'static [(&'static str, Reach)] = &[
-        ("none", Reach::Nothing),
-        ("ro", Reach::Read),
-        ("rw", Reach::Write),
-        ("atomic", Reach::Atomic),
-    ];
-}
+/// Words of scenarios for what a translation of the GPU allows.
+pub const REACH: &[(&str, SvmReach)] = &[
+    ("none", SvmReach::Nothing),
+    ("ro", SvmReach::Read),
+    ("rw", SvmReach::Write),
+    ("atomic", SvmReach::Atomic),
+];
 
 /// What pages must be, as far as it is given.
 #[derive(Clone, Debug, PartialEq)]
@@ -272,11 +202,11 @@ pub struct PagesExpect {
     /// The VM.
     pub vm: Option<String>,
     /// In one of these places; empty: anywhere.
-    pub places: Vec<PagePlace>,
+    pub places: Vec<SvmPlace>,
     /// What the CPU may do there without another fault.
     pub access: Option<Protection>,
     /// What the GPU's translation allows, one of these; empty: anything.
-    pub gpu: Vec<Reach>,
+    pub gpu: Vec<SvmReach>,
     /// Size of the CPU's mapping as a power of two of pages.
     pub order: Option<Check>,
     /// Size of the GPU's.

@@ -7,6 +7,7 @@ use super::grammar::{
     SYNCOBJ, TUNE, Ty, USER_FENCE, VM, Verb, key, must,
 };
 use super::step::AtomicOp;
+use super::svm;
 
 const WIDTH: Key = key("width", Ty::Word(&["4", "8"]), "bytes of the access (default 8)");
 const NAME_RESULT: Key = key("as", Ty::Text, "name of the result");
@@ -19,27 +20,15 @@ const SIZE: Key = key("size", Ty::Expr, "bytes (default: to the end of the memor
 const IN_VM: Key = key("vm", Ty::Name, "the VM (default: the client's first)");
 const PAGES: Key = key("pages", Ty::Compact("bound"), "how many pages it must be");
 /// Words of advice, as `madvise` takes it.
-pub(crate) const ADVICE: &[&str] = &[
-    "dontneed",
-    "free",
-    "hugepage",
-    "nohugepage",
-    "collapse",
-    "pageout",
-    "cold",
-    "willneed",
-    "populate_read",
-    "populate_write",
-    "dontfork",
-    "wipeonfork",
-    "mergeable",
-    "unmergeable",
-    "remove",
-    "hwpoison",
-    "soft_offline",
-    "guard_install",
-    "guard_remove",
-];
+pub(crate) const ADVICE_WORDS: &[&str] = &{
+    let mut words = [""; svm::ADVICE.len()];
+    let mut i = 0;
+    while i < words.len() {
+        words[i] = svm::ADVICE[i].0;
+        i += 1;
+    }
+    words
+};
 /// Words for CPU memory.
 pub(crate) const CPU_KINDS: &[&str] = &[
     "anon",
@@ -383,7 +372,7 @@ pub(crate) const STEPS: &[Verb] = &[
     Verb {
         name: "mm.advise",
         value: Ty::Compact("place"),
-        beside: &[SIZE, must("advice", Ty::Word(ADVICE), "as `madvise` takes it")],
+        beside: &[SIZE, must("advice", Ty::Word(ADVICE_WORDS), "as `madvise` takes it")],
         example: "mm.advise: a, advice: dontneed",
         doc: "`madvise`",
     },

@@ -1,12 +1,13 @@
 //! Memory declarations, compact and long.
 
-use super::super::ast::{CpuKind, Home, Memory, MemoryKind, Pattern, Protection, Span, Vm};
+use super::super::ast::{CpuKind, Home, Memory, MemoryKind, Pattern, Span, Vm};
 use super::super::expr::Expr;
 use super::super::grammar::{MEMORY, cpu_kind};
 use super::super::yaml::{Key, Node, NodeKind};
 use super::call::Map;
 use super::value::poison;
 use super::{Kind, Lower};
+use fencepost_fixtures::area::Protection;
 
 /// Largest object that a device of this suite need offer.
 const MAX_MEMORY: u64 = 1 << 34;
@@ -141,7 +142,7 @@ impl Lower<'_> {
         }
         let kind = kind?;
         let client = self.client.clone();
-        let mut access = Protection::default();
+        let mut access = Protection::Write;
         if let Some(span) = readonly {
             match kind {
                 MemoryKind::Bo { .. } => self.need("vm_bind.readonly", span),

@@ -1,19 +1,20 @@
 //! Steps and expectations about CPU memory and what the device has of it.
 
-use super::super::ast::{CpuKind, Protection};
+use super::super::ast::CpuKind;
 use super::super::expect::{ExpectKind, Reader};
 use super::super::expr::Expr;
 use super::super::grammar::{ACCESS, FAULT_BUFFER, REGIONS_OR_NONE, TUNE, cpu_kind};
 use super::super::step::{Action, Place, Region};
 use super::super::svm::{
-    Advice, AtomicMode, Attributes, FaultAction, MmStep, PagePlace, PagesExpect, Part, Reach, Sees,
-    SvmStep, Tune,
+    ADVICE, Attributes, FaultAction, MmStep, PLACES, PagesExpect, Part, REACH, Sees, SvmStep, Tune,
 };
-use super::super::verbs::{ADVICE, ATOMIC_MODES, CPU_KINDS, FAULT_ACTIONS, POLICIES};
+use super::super::verbs::{ADVICE_WORDS, ATOMIC_MODES, CPU_KINDS, FAULT_ACTIONS, POLICIES};
 use super::super::yaml::Node;
 use super::call::Call;
 use super::value::poison;
 use super::{Kind, Lower};
+use fencepost_fixtures::area::Protection;
+use fencepost_fixtures::device::{SvmAtomic, SvmReach};
 
 impl Lower<'_> {
     /// The part of memory that a call is about.
@@ -63,9 +64,8 @@ impl Lower<'_> {
             "mm.advise" => {
                 let part = self.cpu_part(call)?;
                 let word = call.get("advice")?;
-                let word = ADVICE[self.one_of(word, ADVICE)?];
-                let (_, advice) = Advice::NAMES.iter().find(|(name, _)| *name == word)?;
-                MmStep::Advise { part, advice: *advice }
+                let (_, advice) = ADVICE[self.one_of(word, ADVICE_WORDS)?];
+                MmStep::Advise { part, advice }
             }
             _ => MmStep::Lock { part: self.cpu_part(call)?, locked: name == "mm.lock" },
         };
@@ -152,8 +152,7 @@ impl Lower<'_> {
 
     fn attributes(&mut self, call: &Call<'_>) -> Attributes {
         let regions = [Some(Region::Vram), Some(Region::System), None];
-        let modes =
-            [AtomicMode::Undefined, AtomicMode::Device, AtomicMode::Global, AtomicMode::Cpu];
+        let modes = [SvmAtomic::Undefined, SvmAtomic::Device, SvmAtomic::Global, SvmAtomic::Cpu];
         let mut one = |key: &str, words: &[&str]| {
             let node = call.get(key);
             node.and_then(|node| self.one_of(node, words))
@@ -223,9 +222,9 @@ impl Lower<'_> {
     }
 
     fn pages_expect(&mut self, call: &Call<'_>) -> Option<ExpectKind> {
-        let places = self.words_of(call.get("place"), PagePlace::NAMES);
-        let gpu = self.words_of(call.get("gpu"), Reach::NAMES);
-        if call.get("gpu_order").is_some() || gpu.iter().any(|reach| *reach != Reach::Atomic) {
+        let places = self.words_of(call.get("place"), PLACES);
+        let gpu = self.words_of(call.get("gpu"), REACH);
+        if call.get("gpu_order").is_some() || gpu.iter().any(|reach| *reach != SvmReach::Atomic) {
             self.need("svm.query.gpu", call.span);
         }
         let (part, vm) = (self.cpu_part(call)?, self.in_vm(call));
