@@ -273,5 +273,7 @@ fn take(space: &Arc<Space>, page: u64, owner: u64) -> Result<Option<Exclusive>, 
         return Ok(Some(Exclusive { space: Arc::clone(space), page, slot }));
     }
     space.give_slot(slot);
-    stay.map_or_else(Err, |_| Err(Errno::BUSY))
+    stay?;
+    // What is locked never moves: trying again would not end.
+    Err(if space.kernel.is_locked(page) { Errno::OPNOTSUPP } else { Errno::BUSY })
 }

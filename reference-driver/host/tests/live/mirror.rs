@@ -21,6 +21,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("moved_mappings_keep_their_data", moved_mappings_keep_their_data),
     ("forks_copy_what_is_away", forks_copy_what_is_away),
     ("exclusive_pages_are_the_devices", exclusive_pages_are_the_devices),
+    ("locked_pages_are_refused_or_exclusive", locked_pages_are_refused_or_exclusive),
     ("whole_huge_pages_move", whole_huge_pages_move),
     ("read_only_pages_move", read_only_pages_move),
     ("own_signal_handlers_still_work", own_signal_handlers_still_work),
@@ -189,6 +190,21 @@ fn exclusive_pages_are_the_devices() {
     assert_eq!(ask(Ask::AddThere, pages.addr + PAGE, 8, 1).unwrap().0, 1, "the other still");
     pages.part(1, 1).unmap().unwrap();
     assert_eq!(ask(Ask::AddThere, pages.addr + PAGE, 8, 1).unwrap().0, 0);
+}
+
+/// Either is an end; "try again" would not be one.
+fn locked_pages_are_refused_or_exclusive() {
+    let pages = Pages::map(2 * PAGE).unwrap();
+    pages.word(0).store(1, Ordering::Relaxed);
+    if pages.part(0, 1).lock().is_err() {
+        return;
+    }
+    match ask(Ask::Exclusive, pages.addr, PAGE, 0) {
+        Ok((1, _)) => assert_eq!(ask(Ask::AddThere, pages.addr, 8, 1).unwrap().0, 1),
+        refused => assert_eq!(refused, Err(Errno::EOPNOTSUPP)),
+    }
+    assert!(pages.word(0).load(Ordering::Relaxed) >= 1);
+    assert_eq!(ask(Ask::Exclusive, pages.addr + PAGE, PAGE, 0).unwrap().0, 1, "its neighbour");
 }
 
 fn whole_huge_pages_move() {

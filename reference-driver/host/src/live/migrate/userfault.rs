@@ -22,6 +22,9 @@ use super::Piece;
 const FLAGS: i32 = 1 | libc::O_CLOEXEC | libc::O_NONBLOCK;
 const API: u64 = 0xaa;
 const FEATURE_MOVE: u64 = 1 << 16;
+const FEATURE_THREAD_ID: u64 = 1 << 8;
+/// What is asked of the kernel.
+const FEATURES: u64 = FEATURE_MOVE | FEATURE_THREAD_ID;
 const MODE_MISSING: u64 = 1;
 const ALLOW_HOLES: u64 = 2;
 
@@ -36,7 +39,6 @@ const WAKE: u64 = io(2, 2, 16);
 const COPY: u64 = io(3, 3, 40);
 const ZEROPAGE: u64 = io(3, 4, 32);
 const MOVE: u64 = io(3, 5, 40);
-const POISON: u64 = io(3, 8, 32);
 
 /// How often a move is tried again that lost a race.
 const TRIES: u32 = 1000;
@@ -60,7 +62,7 @@ pub(super) fn works() -> bool {
         };
         // SAFETY: just made.
         let made = unsafe { OwnedFd::from_raw_fd(made as i32) };
-        ask(made.as_fd(), UFFDIO_API, &mut [API, FEATURE_MOVE, 0]).is_ok()
+        ask(made.as_fd(), UFFDIO_API, &mut [API, FEATURES, 0]).is_ok()
     })
 }
 
@@ -85,7 +87,7 @@ impl Userfault {
         let flags = FLAGS as u64;
         let made = turn.call(libc::SYS_userfaultfd, [flags, 0, 0, 0, 0, 0]).map_err(gone)??;
         let agents = made.cast_unsigned();
-        let record = turn.put(0, &[API, FEATURE_MOVE, 0]);
+        let record = turn.put(0, &[API, FEATURES, 0]);
         let call = [agents, UFFDIO_API, record, 0, 0, 0];
         turn.call(libc::SYS_ioctl, call).map_err(gone)??;
         // `struct msghdr`, its one part, its one control message.
@@ -128,21 +130,15 @@ impl Userfault {
         }
     }
 
-    /// Accesses to a page end with `SIGBUS`.
-    pub(crate) fn poison(&self, page: u64) {
-        if ask(self.fd(), POISON, &mut [page, PAGE, 0, 0]).is_err() {
-            self.zero(page);
-        }
-    }
-
-    /// Address of the next fault, if there is one.
-    pub(crate) fn fault(&self) -> Option<u64> {
+    /// Page and thread of the next fault, if there is one.
+    pub(crate) fn fault(&self) -> Option<(u64, i32)> {
         let mut message = [0u8; 32];
         let read = nix::unistd::read(self.fd(), &mut message).ok()?;
-        // `struct uffd_msg`: the event, then flags and address.
+        // `struct uffd_msg`: the event, then flags, address and thread.
         const PAGEFAULT: u8 = 0x12;
         let addr = u64::from_ne_bytes(message[16..24].try_into().ok()?);
-        (read == message.len() && message[0] == PAGEFAULT).then_some(addr & !(PAGE - 1))
+        let thread = i32::from_ne_bytes(message[24..28].try_into().ok()?);
+        (read == message.len() && message[0] == PAGEFAULT).then_some((addr & !(PAGE - 1), thread))
     }
 
     /// As [`super::Mover::out`].

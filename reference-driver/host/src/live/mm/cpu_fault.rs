@@ -103,11 +103,17 @@ pub(crate) fn signalled(
             Answer::Value(i64::from(!allowed))
         }
         Outcome::Lost => {
-            // SAFETY: plain numbers. The signal waits until the handler of the other one returns.
-            unsafe { libc::syscall(libc::SYS_tgkill, space.process, tid, libc::SIGBUS) };
+            // The signal waits until the handler of the other one returns.
+            fail(space, tid);
             Answer::Value(0)
         }
     }
+}
+
+/// The access that a thread waits in fails: `SIGBUS`, as of `migrate_to_ram`.
+pub(crate) fn fail(space: &Space, thread: i32) {
+    // SAFETY: plain numbers.
+    unsafe { libc::syscall(libc::SYS_tgkill, space.process, thread, libc::SIGBUS) };
 }
 
 /// An exclusive page becomes the client's again. The caller has entered the space.

@@ -74,6 +74,7 @@ pub(crate) struct Page {
 
 /// The kernel's files on one address space.
 pub(crate) struct Kernel {
+    process: i32,
     maps: Mutex<File>,
     maps_fd: i32,
     pagemap: Option<File>,
@@ -149,6 +150,7 @@ impl Kernel {
         let maps = File::open(format!("/proc/{process}/maps"))?;
         let maps_fd = maps.as_raw_fd();
         Ok(Kernel {
+            process,
             maps_fd,
             maps: Mutex::new(maps),
             pagemap: File::open(format!("/proc/{process}/pagemap")).ok(),
@@ -216,6 +218,21 @@ impl Kernel {
             }
         }
         Err(if any { Errno::ENOENT } else { Errno::ESRCH })
+    }
+
+    /// Whether the mapping of an address is locked into memory (`mlock`). Slow: all of
+    /// `/proc/PID/smaps` up to there is read.
+    pub(crate) fn is_locked(&self, addr: u64) -> bool {
+        let Ok(smaps) = File::open(format!("/proc/{}/smaps", self.process)) else { return false };
+        let mut here = false;
+        for line in BufReader::with_capacity(16 << 10, smaps).lines().map_while(Result::ok) {
+            if let Some(mapping) = parse(&line) {
+                here = (mapping.span.start..mapping.span.end).contains(&addr);
+            } else if let Some(flags) = line.strip_prefix("VmFlags:").filter(|_| here) {
+                return flags.split_ascii_whitespace().any(|flag| flag == "lo");
+            }
+        }
+        false
     }
 
     /// What is at the pages from an address on.
@@ -299,6 +316,24 @@ fn parse(line: &str) -> Option<Mapping> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn locked_memory_is_known() {
+        let own = Kernel::new(std::process::id().cast_signed()).unwrap();
+        let len = PAGE as usize;
+        // SAFETY: a page of its own, which nobody uses.
+        let page = unsafe {
+            let (rights, flags) = (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            libc::mmap(std::ptr::null_mut(), len, rights, flags, -1, 0)
+        };
+        assert_ne!(page, libc::MAP_FAILED);
+        assert!(!own.is_locked(page.addr() as u64));
+        // SAFETY: the page from above; nothing is populated, so that no limit matters.
+        let locked = unsafe { libc::mlock2(page, len, libc::MLOCK_ONFAULT) };
+        assert_eq!(own.is_locked(page.addr() as u64), locked == 0);
+        // SAFETY: as above.
+        unsafe { libc::munmap(page, len) };
+    }
 
     #[test]
     fn asking_and_reading_agree() {

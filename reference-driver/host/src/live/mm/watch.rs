@@ -99,9 +99,9 @@ fn serve_faults(shared: &Arc<Shared>) -> io::Result<()> {
             if poll(&mut polled, PollTimeout::from(TICK)).is_err() {
                 continue;
             }
-            while let Some(page) = way.fault() {
+            while let Some((page, thread)) = way.fault() {
                 shared.begun.fetch_add(1, Ordering::SeqCst);
-                serve(&shared.space, page);
+                serve(&shared.space, page, thread);
                 shared.ended.fetch_add(1, Ordering::SeqCst);
                 if !mine() {
                     break;
@@ -112,7 +112,7 @@ fn serve_faults(shared: &Arc<Shared>) -> io::Result<()> {
     Ok(())
 }
 
-fn serve(space: &Arc<Space>, page: u64) {
+fn serve(space: &Arc<Space>, page: u64, thread: i32) {
     let Mover::Userfault(way) = &space.mover else { return };
     if (TAKEN[0]..TAKEN[1]).contains(&page) {
         // The agent, at a page that was never moved to: a hole of the source.
@@ -123,6 +123,10 @@ fn serve(space: &Arc<Space>, page: u64) {
         Outcome::Again => way.wake(page),
         // Watched, but not away: an empty page, as without us.
         Outcome::NotAway => way.zero(page),
-        Outcome::Lost => way.poison(page),
+        Outcome::Lost => {
+            // This access fails; the next one is another try, so nothing may stay behind.
+            cpu_fault::fail(space, thread);
+            way.wake(page);
+        }
     }
 }

@@ -116,6 +116,15 @@ impl Pages {
         Errno::result(done).map(drop)
     }
 
+    /// `mlock(2)`.
+    ///
+    /// # Errors
+    /// Its own.
+    pub fn lock(&self) -> Result<(), Errno> {
+        // SAFETY: pages of the test.
+        Errno::result(unsafe { libc::mlock(self.place(), self.len as usize) }).map(drop)
+    }
+
     /// `mremap(2)`, to an address if there is one.
     ///
     /// # Errors
