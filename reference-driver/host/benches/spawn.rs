@@ -23,7 +23,7 @@ fn plain() -> io::Result<()> {
 
 fn live() -> io::Result<()> {
     let device = Device::new(&Config::default())?;
-    device.spawn_quickly(command()?)?.wait()?;
+    device.spawn(command()?)?.wait()?;
     let leaks = device.shutdown();
     assert!(leaks.is_clean(), "{leaks:?}");
     Ok(())

@@ -41,14 +41,6 @@ impl Subject {
             Self::Machine => live::spawn_outside(command),
         }
     }
-
-    /// As `spawn`, at less cost, for a process that asks to die with this one.
-    pub(crate) fn spawn_quickly(&self, command: Command) -> io::Result<live::Child> {
-        match self {
-            Self::Served(device) => device.spawn_quickly(command),
-            Self::Machine => live::spawn_outside(command),
-        }
-    }
 }
 
 /// Refuses what names no device.

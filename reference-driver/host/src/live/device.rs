@@ -94,22 +94,6 @@ impl Device {
         self.machine.add_root(|| spawn::spawn(command, service, &self.ends))
     }
 
-    /// As [`Device::spawn`], at less cost in a large process: but the child outlives this process
-    /// unless it calls `prctl(PR_SET_PDEATHSIG)` itself.
-    ///
-    /// # Errors
-    /// As [`Device::spawn`].
-    pub fn spawn_quickly(&self, command: Command) -> io::Result<Child> {
-        // Without a fork the new process sets signal actions back under the filter. Where those are
-        // trapped, and this process were killed right then, it waited for ever for an answer, since it
-        // holds the listener itself.
-        if self.machine.mirrors() {
-            return self.spawn(command);
-        }
-        let service: Arc<dyn Service> = Arc::<Machine>::clone(&self.machine);
-        self.machine.add_root(|| spawn::spawn_quickly(command, service, &self.ends))
-    }
-
     /// The driver's counters now, in the order of [`COUNTERS`], after everything that was closed
     /// before; `None` once the driver has panicked.
     #[must_use]

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitStatus};
-use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -14,9 +13,6 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use super::agent;
 use super::serve::{self, Ends, Service};
 use super::sys::{fd, filter, notify};
-
-/// Stack of a thread that starts a process, in bytes.
-const STACK: usize = 128 << 10;
 
 /// The filter, without and with mirrors.
 static PROGRAMS: LazyLock<[Vec<libc::sock_filter>; 2]> =
@@ -46,8 +42,6 @@ pub fn forking<R>(f: impl FnOnce() -> R) -> R {
 pub struct Child {
     process: std::process::Child,
     ended: OwnedFd,
-    /// The thread that the process was started by, if that thread is ours: it ends with this.
-    starter: Option<Sender<()>>,
 }
 
 /// The filter for a service's clients, who are told whether they may prepare for an agent.
@@ -87,36 +81,7 @@ pub(crate) fn spawn(
     // takes a lock (the program was built above).
     unsafe { command.pre_exec(enter) };
     let process = forking(|| command.spawn())?;
-    Child::new(process, None)
-}
-
-/// As [`spawn`], but without a fork, whose cost grows with the memory of this process, and so without
-/// the signal at this process's death: for programs that ask for that signal themselves.
-pub(crate) fn spawn_quickly(
-    mut command: Command,
-    service: Arc<dyn Service>,
-    ends: &Arc<Ends>,
-) -> io::Result<Child> {
-    let program = program(&mut command, &*service);
-    let (give, take) = mpsc::sync_channel(1);
-    serve::start(move || take.recv().ok(), service, ends)?;
-    let (tell, hear) = mpsc::sync_channel(1);
-    let (starter, end) = mpsc::channel::<()>();
-    // A filter belongs to a thread and is inherited by what that thread starts.
-    let body = move || {
-        let listener = notify::confine(program);
-        let started = listener.and_then(|listener| {
-            give.send(listener).map_err(io::Error::other)?;
-            forking(|| command.spawn())
-        });
-        drop((command, give));
-        let _gone = tell.send(started);
-        // The process may have asked to be told of the end of its parent, which is this thread.
-        let _released = end.recv();
-    };
-    std::thread::Builder::new().name("starter".into()).stack_size(STACK).spawn(body)?;
-    let process = hear.recv().map_err(io::Error::other)??;
-    Child::new(process, Some(starter))
+    Child::new(process)
 }
 
 /// Starts `command` without any device: it sees the machine's own. It outlives this process unless
@@ -125,13 +90,13 @@ pub(crate) fn spawn_quickly(
 /// # Errors
 /// Those of [`Command::spawn`].
 pub fn spawn_outside(mut command: Command) -> io::Result<Child> {
-    Child::new(forking(|| command.spawn())?, None)
+    Child::new(forking(|| command.spawn())?)
 }
 
 impl Child {
-    fn new(mut process: std::process::Child, starter: Option<Sender<()>>) -> io::Result<Child> {
+    fn new(mut process: std::process::Child) -> io::Result<Child> {
         match fd::pidfd(process.id()) {
-            Ok(ended) => Ok(Child { process, ended, starter }),
+            Ok(ended) => Ok(Child { process, ended }),
             Err(error) => {
                 let _killed = process.kill().and_then(|()| process.wait());
                 Err(error)
@@ -159,9 +124,7 @@ impl Child {
     pub fn wait(&mut self) -> io::Result<ExitStatus> {
         // Only then: the process may be traced from here for a moment, and its stops are not for us.
         fd::ready(self.ended.as_fd(), PollFlags::POLLIN, PollTimeout::NONE)?;
-        let status = self.process.wait()?;
-        self.starter = None;
-        Ok(status)
+        self.process.wait()
     }
 
     /// Waits for the end of the process, at most `limit` (rounded up to milliseconds); `None` if it
@@ -183,11 +146,7 @@ impl Child {
     /// # Errors
     /// Those of `waitpid(2)`.
     pub fn try_wait(&mut self) -> io::Result<Option<ExitStatus>> {
-        let status = self.process.try_wait()?;
-        if status.is_some() {
-            self.starter = None;
-        }
-        Ok(status)
+        self.process.try_wait()
     }
 
     /// Kills the process by SIGKILL; one that has ended already is no error.

@@ -151,7 +151,7 @@ impl Watcher<'_> {
             // What was copied when the run began, whatever became of the file since.
             command.arg("--text").arg(self.job.folder.scenario_copy(path));
         }
-        match device.spawn_quickly(command) {
+        match device.spawn(command) {
             Ok(mut child) => {
                 self.attend(&mut child, &mut reports, &mut output)?;
                 self.bury(&mut child);
