@@ -4,6 +4,7 @@
 //! fencepost needs is here.
 
 mod bare;
+mod confined;
 mod fuzz;
 mod header;
 mod kernel;
@@ -31,6 +32,8 @@ enum Task {
     Bare,
     /// Make random calls on the driver over the simulated world, all invariants checked
     Fuzz(fuzz::Options),
+    /// Run a command under a filter like the default profile of a container runtime
+    Confined(confined::Options),
     /// Generate the C header and the tables of docs/UAPI.md from fencepost-uapi
     Header,
     /// Build a kernel to run the driver in; does nothing when it is there
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::task(&root),
         Task::Bare => bare::task(&root),
         Task::Fuzz(options) => fuzz::task(options),
+        Task::Confined(options) => confined::task(&options),
         Task::Header => header::task(&root),
         Task::Kernel(args) => kernel::kernel_task(&root, &args),
         Task::Plants(args) => kernel::plants_task(&root, &args),

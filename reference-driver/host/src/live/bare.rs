@@ -1,5 +1,5 @@
 //! Helpers of this crate's benchmarks and tests, not part of its interface: the cheapest possible
-//! service, to measure against; a driver that panics; a filter like a container's.
+//! service, to measure against; a driver that panics; filters like a container's.
 
 use std::io;
 use std::process::Command;
@@ -43,4 +43,42 @@ pub fn break_driver(device: &super::Device, message: &str) {
 /// Those of `seccomp(2)`.
 pub fn refuse_calls(calls: &[i64]) -> io::Result<()> {
     notify::confine_plainly(&filter::refusing(calls))
+}
+
+/// System calls that the default profile of a container runtime (`docker`, `podman`) refuses to a
+/// container without capabilities (moby profiles/seccomp, containers/common pkg/seccomp), in the
+/// stricter reading where versions differ; `None`: no such profile.
+#[must_use]
+pub fn container_profile(name: &str) -> Option<Vec<i64>> {
+    let mut refused = vec![
+        libc::SYS_userfaultfd,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_kcmp,
+        libc::SYS_process_madvise,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_mount,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_fanotify_init,
+        libc::SYS_move_pages,
+        libc::SYS_mbind,
+        libc::SYS_set_mempolicy,
+        libc::SYS_get_mempolicy,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_enter,
+        libc::SYS_io_uring_register,
+        libc::SYS_clone3,
+    ];
+    match name {
+        "docker" => {}
+        "podman" => refused.extend([
+            libc::SYS_process_vm_readv,
+            libc::SYS_process_vm_writev,
+            libc::SYS_ptrace,
+        ]),
+        _ => return None,
+    }
+    Some(refused)
 }

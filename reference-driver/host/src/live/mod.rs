@@ -43,7 +43,7 @@ mod world;
 
 pub use agent::hook;
 #[doc(hidden)]
-pub use bare::{break_driver, refuse_calls, spawn_bare};
+pub use bare::{break_driver, container_profile, refuse_calls, spawn_bare};
 pub use device::{Config, Device, Leaks};
 pub use migrate::Backend;
 pub use probe::{Probe, probe};

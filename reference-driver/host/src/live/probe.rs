@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::migrate::Backend;
 use super::serve::{Ends, Port, Service};
 use super::sys::client::{self, Way};
 use super::sys::notify::{Answer, Call};
@@ -27,7 +28,7 @@ pub struct Probe {
 /// Tries everything that a live device needs. Takes a few milliseconds.
 #[must_use]
 pub fn probe() -> Vec<Probe> {
-    vec![kernel(), filter(), memory(), device(), proc_files(), inotify()]
+    vec![kernel(), filter(), memory(), pages(), foreign(), device(), proc_files(), inotify()]
 }
 
 fn result(name: &'static str, tried: Result<String, String>, remedy: &'static str) -> Probe {
@@ -98,6 +99,23 @@ fn memory() -> Probe {
         Way::ProcMem => "/proc/PID/mem, slower (process_vm_readv is refused)",
     };
     result("memory of the client", Ok(found.to_owned()), "")
+}
+
+fn pages() -> Probe {
+    let found = match Backend::here() {
+        Backend::Userfault => "userfaultfd",
+        Backend::Protect => "mprotect and SIGSEGV (userfaultfd is refused, or without UFFDIO_MOVE)",
+    };
+    result("pages that move", Ok(found.to_owned()), "")
+}
+
+fn foreign() -> Probe {
+    #[cfg(target_arch = "x86_64")]
+    let allowed = super::agent::inject::is_allowed();
+    #[cfg(not(target_arch = "x86_64"))]
+    let allowed = false;
+    let found = if allowed { "any program's" } else { "only our own programs' (no ptrace)" };
+    result("address spaces to mirror", Ok(found.to_owned()), "")
 }
 
 fn device() -> Probe {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fencepost_fixtures::sys::message::wait_readable;
 use fencepost_host::live::tiny::Tiny;
 use fencepost_host::live::{
-    Backend, Child, Config, Device, break_driver, forking, probe, refuse_calls,
+    Backend, Child, Config, Device, break_driver, container_profile, forking, probe, refuse_calls,
 };
 use fencepost_uapi::command as c;
 use fencepost_uapi::fencepost::COUNTERS;
@@ -107,7 +107,7 @@ impl Talk {
 /// Runs a client on a device of its own; nothing may be left.
 pub(crate) fn client_succeeds(role: &str) {
     let device = device();
-    let mut child = device.spawn_quickly(this(role)).expect("spawn");
+    let mut child = device.spawn(this(role)).expect("spawn");
     let status = child.wait_timeout(2 * LONG).expect("wait").expect("an end in time");
     assert!(status.success(), "{role}: {status}");
     drop(child);
@@ -217,7 +217,7 @@ fn runner(args: &[String]) {
 
 /// A runner under a container's filter.
 fn confined(args: &[String]) {
-    refuse_calls(&profile(&args[0])).expect("a filter");
+    refuse_calls(&container_profile(&args[0]).expect("a profile")).expect("a filter");
     let refused = probe().into_iter().filter(|probe| !probe.ok).collect::<Vec<_>>();
     assert!(refused.is_empty(), "{refused:?}");
     all(&[]);
@@ -255,36 +255,6 @@ fn all(_: &[String]) {
     }
     killed_with_jobs_in_flight();
     killed_while_blocked();
-}
-
-/// System calls that the default profile refuses to a container without capabilities, with `EPERM`
-/// (moby profiles/seccomp, containers/common pkg/seccomp).
-fn profile(name: &str) -> Vec<i64> {
-    let mut refused = vec![
-        libc::SYS_userfaultfd,
-        libc::SYS_pidfd_getfd,
-        libc::SYS_kcmp,
-        libc::SYS_process_madvise,
-        libc::SYS_unshare,
-        libc::SYS_setns,
-        libc::SYS_mount,
-        libc::SYS_bpf,
-        libc::SYS_perf_event_open,
-        libc::SYS_fanotify_init,
-        libc::SYS_move_pages,
-        libc::SYS_mbind,
-        libc::SYS_set_mempolicy,
-        libc::SYS_get_mempolicy,
-        libc::SYS_open_by_handle_at,
-        libc::SYS_io_uring_setup,
-        libc::SYS_io_uring_enter,
-        libc::SYS_io_uring_register,
-        libc::SYS_clone3,
-    ];
-    if name == "podman" {
-        refused.extend([libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_ptrace]);
-    }
-    refused
 }
 
 // ---- tests -------------------------------------------------------------------------------------
@@ -439,10 +409,8 @@ fn panic_of_the_driver_ends_the_device_only() {
 
 fn a_missing_program_is_an_error() {
     let device = device();
-    for spawn in [Device::spawn, Device::spawn_quickly] {
-        let error = spawn(&device, Command::new("/nonexistent")).expect_err("no such program");
-        assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
-    }
+    let error = device.spawn(Command::new("/nonexistent")).expect_err("no such program");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     clean(device);
 }
 

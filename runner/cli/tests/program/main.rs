@@ -2,5 +2,6 @@
 
 mod cli;
 mod common;
+mod confined;
 mod kill;
 mod run;
