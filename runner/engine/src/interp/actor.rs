@@ -58,6 +58,8 @@ pub(super) struct Actor<'s, 't> {
     origins: HashMap<(u32, u32, u32), Origin>,
     recent: VecDeque<Origin>,
     latencies: BTreeMap<String, Histogram<u64>>,
+    /// What the times of the step that runs are recorded as, besides their operation.
+    latency: Option<Arc<str>>,
     /// The step that runs: what failures name.
     pub(super) origin: Origin,
 }
@@ -86,6 +88,7 @@ impl<'s, 't> Actor<'s, 't> {
             origins: HashMap::new(),
             recent: VecDeque::new(),
             latencies: BTreeMap::new(),
+            latency: None,
             origin,
         }
     }
@@ -107,7 +110,12 @@ impl<'s, 't> Actor<'s, 't> {
             return Err(Stop::Exit);
         }
         self.enter(step);
+        let before = self.latency.clone();
+        if let Some(name) = &step.latency {
+            self.latency = Some(Arc::clone(name));
+        }
         let ended = self.dispatch(step);
+        self.latency = before;
         self.after_kill(&step.action, ended)
     }
 
@@ -344,6 +352,8 @@ impl<'s, 't> Actor<'s, 't> {
     /// Notes how long something took.
     pub(super) fn took(&mut self, operation: &str, time: Duration) {
         let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        let named = self.latency.as_ref().map(|name| format!("{operation}:{name}"));
+        let operation = named.as_deref().unwrap_or(operation);
         if let Some(histogram) = self.latencies.get_mut(operation) {
             histogram.saturating_record(nanos);
             return;

@@ -7,6 +7,7 @@ use super::ast::{Memory, Queue, Span, Vm};
 use super::expect::{Check, Expect, FaultExpect, Mapping};
 use super::expr::Expr;
 use super::svm::{MmStep, SvmStep};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// One step.
@@ -22,6 +23,8 @@ pub struct Step {
     pub outcomes: Vec<Outcome>,
     /// Repeat it with an injected failure at every step.
     pub inject: Option<InjectEvery>,
+    /// What its times are recorded as, besides the names of its operations.
+    pub latency: Option<Arc<str>>,
     /// What it does.
     pub action: Action,
 }

@@ -67,6 +67,7 @@ pub(crate) const STEP_KEYS: &[Key] = &[
     key("client", Ty::Name, "whose file is used (default: the actor's)"),
     key("when", Ty::MapOf(&Ty::Any), "only in variants with these parameter values"),
     key("inject", Ty::MapOf(&Ty::Any), "`{ alloc: every }`: repeat with each allocation failing"),
+    key("latency", Ty::Text, "its times are recorded apart, as `OPERATION:` and this"),
 ];
 
 /// What can be done to the buffer of faults.

@@ -14,6 +14,7 @@ use super::super::words::{STEP_WORDS, Side, What};
 use super::super::yaml::{Key, Node, NodeKind};
 use super::call::Call;
 use super::{Kind, Lower};
+use std::sync::Arc;
 
 /// Longest `repeat`.
 const MAX_REPEAT: u64 = 10_000_000;
@@ -45,10 +46,22 @@ impl Lower<'_> {
         }
         let outcomes = self.outcomes(call.get("expect_errno"));
         let inject = call.get("inject").and_then(|n| self.inject_every(n));
+        let latency = call.get("latency").and_then(|n| self.latency(n));
         let action = self.action(&call);
         self.client = before;
-        let span = call.span;
-        Some(Step { span, line: self.line(span), client: own, outcomes, inject, action: action? })
+        let (span, line) = (call.span, self.line(call.span));
+        Some(Step { span, line, client: own, outcomes, inject, latency, action: action? })
+    }
+
+    /// A name for times: it becomes a column of reports and a part of file names.
+    fn latency(&mut self, node: &Node) -> Option<Arc<str>> {
+        let name = self.word_text(node, "a name such as `fault`")?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || !name.chars().all(plain) {
+            self.wrong(node, "a name of letters, digits, `.`, `_` and `-`", "write one as `fault`");
+            return None;
+        }
+        Some(name.into())
     }
 
     pub(super) fn outcomes(&mut self, node: Option<&Node>) -> Vec<Outcome> {
