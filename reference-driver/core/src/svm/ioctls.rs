@@ -71,16 +71,8 @@ pub fn migrate<H: Host>(call: &Call<'_, H>, args: &mut SvmMigrate) -> Result<i64
         let span = span_of(inside, args.start, args.size)?;
         match args.region {
             fp::REGION_VRAM => inside.to_device(span, strict),
-            fp::REGION_SYSTEM => {
-                if strict {
-                    inside.check_vma(span)?;
-                }
-                let moved = inside.to_system(span)?;
-                match strict && inside.any_device(span)? {
-                    true => Err(Errno::BUSY),
-                    false => Ok(moved),
-                }
-            }
+            fp::REGION_SYSTEM if strict => inside.all_to_system(span),
+            fp::REGION_SYSTEM => inside.to_system(span),
             _ => Err(Errno::INVAL),
         }
     })?;

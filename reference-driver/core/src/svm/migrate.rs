@@ -112,7 +112,9 @@ impl<H: Host> Inside<'_, H> {
         self.each_piece(span, |piece| {
             let way = Way::ToSystem { mm: &self.svm.mm, span: piece, owner: OWNER };
             match dev.host.migrate_setup(way) {
-                Ok(migration) => moved += back(dev, migration, &self.failures(), None).moved,
+                Ok(migration) => {
+                    moved += back(dev, migration, &self.failures(), Watched::Nothing).moved;
+                }
                 Err(Errno::INTR) => return Err(Errno::INTR),
                 Err(_) => {}
             }
@@ -120,6 +122,45 @@ impl<H: Host> Inside<'_, H> {
         })?;
         devmem::drain(dev);
         Ok(moved)
+    }
+
+    /// Moves all pages of device memory to system memory, or none. Returns how many moved.
+    ///
+    /// # Errors
+    /// As documented with `SvmMigrate`.
+    pub fn all_to_system(&self, span: Span) -> Result<u64, Errno> {
+        self.check_vma(span)?;
+        let before = self.on_device(span)?;
+        let mut moved = 0;
+        for piece in pieces(span) {
+            match self.piece_to_system(piece) {
+                Ok(count) => moved += count,
+                Err(errno) => {
+                    // What went goes back, as far as this piece.
+                    let gone = Span::new(span.start, piece.end);
+                    for run in before.iter().map(|run| run.clip(gone)).filter(|run| !run.is_empty())
+                    {
+                        let _ = self.to_device(run, false);
+                    }
+                    return Err(errno);
+                }
+            }
+        }
+        Ok(moved)
+    }
+
+    /// All of a piece to system memory; with an error some of it may have gone.
+    fn piece_to_system(&self, piece: Span) -> Result<u64, Errno> {
+        let dev = self.dev();
+        let way = Way::ToSystem { mm: &self.svm.mm, span: piece, owner: OWNER };
+        let migration = dev.host.migrate_setup(way)?;
+        let done = back(dev, migration, &self.failures(), Watched::All);
+        devmem::drain(dev);
+        match done.failed {
+            Some(errno) => Err(errno),
+            None if self.any_device(piece)? => Err(Errno::BUSY),
+            None => Ok(done.moved),
+        }
     }
 
     /// Calls `f` for the pieces of a span that can have device memory.
@@ -353,16 +394,37 @@ fn give_back_unused<H: Host>(dev: &Device<H>, blocks: &[Block], handed: &[u64; 8
 pub struct Back {
     /// Pages that moved.
     pub moved: u64,
-    /// Why the page that was watched did not move, if it was one of those that could.
+    /// Why a page that was watched did not move, if it was one of those that could.
     pub failed: Option<Errno>,
 }
 
-/// Does a move to system memory after its setup; `watched` is the index of the page that matters.
+/// Which pages of a move to system memory matter.
+#[derive(Clone, Copy)]
+enum Watched {
+    /// None: what moves, moves.
+    Nothing,
+    /// The one at an index.
+    Page(usize),
+    /// All of them: where one fails, none is to move.
+    All,
+}
+
+impl Watched {
+    fn has(self, at: usize, order: u32) -> bool {
+        match self {
+            Watched::Nothing => false,
+            Watched::Page(index) => (at..at + (1 << order)).contains(&index),
+            Watched::All => true,
+        }
+    }
+}
+
+/// Does a move to system memory after its setup.
 fn back<H: Host>(
     dev: &Device<H>,
     mut migration: H::Migration,
     failures: &Failures,
-    watched: Option<usize>,
+    watched: Watched,
 ) -> Back {
     let host = &dev.host;
     let pages = (host.migrate_span(&migration).len() / PAGE_SIZE) as usize;
@@ -377,11 +439,14 @@ fn back<H: Host>(
         let (Ok(order) | Err((order, _))) = taken;
         if let Err((_, errno)) = taken {
             host.migrate_keep(&mut migration, at);
-            if watched.is_some_and(|watched| (at..at + (1 << order)).contains(&watched)) {
-                done.failed = Some(errno);
+            if watched.has(at, order) {
+                done.failed = done.failed.or(Some(errno));
             }
         }
         at += 1 << order;
+    }
+    if matches!(watched, Watched::All) && done.failed.is_some() {
+        keep_all(dev, &mut migration, pages);
     }
     dev.delay_unless_locked(Point::SvmCopied);
     host.migrate_commit(&mut migration);
@@ -393,6 +458,20 @@ fn back<H: Host>(
     host.migrate_end(migration);
     dev.counters.add(Counter::SvmToSystem, done.moved);
     done
+}
+
+/// Nothing of a move to system memory is to be done.
+fn keep_all<H: Host>(dev: &Device<H>, migration: &mut H::Migration, pages: usize) {
+    let mut at = 0;
+    while at < pages {
+        at += match dev.host.migrate_source(migration, at) {
+            Source::Device { order, .. } => {
+                dev.host.migrate_keep(migration, at);
+                1 << order
+            }
+            _ => 1,
+        };
+    }
 }
 
 /// Gives a folio of device memory its place in system memory and copies it there: as a whole, else
@@ -449,7 +528,9 @@ pub fn cpu_fault<H: Host>(
     let span = Span::new(page - before, page + after);
     let migration = dev.host.migrate_setup(Way::CpuFault { fault, span, owner: OWNER })?;
     let start = dev.host.migrate_span(&migration).start;
-    let watched = page.checked_sub(start).map(|by| (by / PAGE_SIZE) as usize);
+    let watched = page
+        .checked_sub(start)
+        .map_or(Watched::Nothing, |by| Watched::Page((by / PAGE_SIZE) as usize));
     let done = back(dev, migration, &chunk.failures, watched);
     devmem::drain(dev);
     done.failed.map_or(Ok(()), Err)
@@ -461,7 +542,7 @@ pub fn evict<H: Host>(dev: &Device<H>, chunk: &devmem::Known) -> u64 {
     for _ in 0..EVICT_TRIES {
         let way = Way::Evict { frame: chunk.frame, count: chunk.frames };
         let Ok(migration) = dev.host.migrate_setup(way) else { break };
-        moved += back(dev, migration, &chunk.failures, None).moved;
+        moved += back(dev, migration, &chunk.failures, Watched::Nothing).moved;
         devmem::drain(dev);
         if devmem::known(dev, chunk.frame).is_none_or(|now| now.key.1 != chunk.key.1) {
             break;

@@ -53,10 +53,28 @@ impl<H: Host> Inside<'_, H> {
     /// # Errors
     /// As [`Inside::query`].
     pub fn any_device(&self, span: Span) -> Result<bool, Errno> {
+        Ok(!self.on_device(span)?.is_empty())
+    }
+
+    /// The parts of a span that are in memory of this device.
+    ///
+    /// # Errors
+    /// As [`Inside::query`].
+    pub fn on_device(&self, span: Span) -> Result<Vec<Span>, Errno> {
         let wanted = fp::SVM_LOCATION_DEVICE << fp::SVM_PAGE_LOCATION_SHIFT;
         let bits = self.query(span)?;
-        let mut pages = bits.chunks_exact(4).filter_map(|raw| raw.try_into().ok());
-        Ok(pages.any(|raw| u32::from_ne_bytes(raw) & fp::SVM_PAGE_LOCATION_MASK == wanted))
+        let mut parts: Vec<Span> = Vec::new();
+        let words = bits.chunks_exact(4).filter_map(|raw| raw.try_into().ok());
+        for (page, raw) in (span.start..span.end).step_by(PAGE_SIZE as usize).zip(words) {
+            if u32::from_ne_bytes(raw) & fp::SVM_PAGE_LOCATION_MASK != wanted {
+                continue;
+            }
+            match parts.last_mut() {
+                Some(last) if last.end == page => last.end += PAGE_SIZE,
+                _ => parts.push(Span::new(page, page + PAGE_SIZE))?,
+            }
+        }
+        Ok(parts)
     }
 }
 

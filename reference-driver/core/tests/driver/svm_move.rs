@@ -117,6 +117,35 @@ fn strict_moves_are_refused_as_documented() {
 }
 
 #[test]
+fn strict_moves_to_system_memory_are_all_or_nothing() {
+    for (kind, nth, errno) in [
+        (INJECT_COPY, 3, Errno::IO),
+        (INJECT_COPY, 20, Errno::IO),
+        (INJECT_MIGRATE, 20, Errno::NOMEM),
+    ] {
+        check(|svm| {
+            // Two pieces, each of single pages, of which the second ends with one that was never away.
+            let start = A + M2 - 16 * K4;
+            svm.mmap(start, 32 * K4);
+            svm.fill(start, 32 * K4);
+            for page in (start..start + 31 * K4).step_by(K4 as usize) {
+                assert_eq!(svm.to_device(page, K4), Ok(1));
+            }
+            svm.c.inject(kind, nth);
+            let strict = SVM_MIGRATE_STRICT;
+            assert_eq!(svm.migrate(start, 32 * K4, REGION_SYSTEM, strict), Err(errno));
+            svm.c.inject(kind, 0);
+            for page in (start..start + 31 * K4).step_by(K4 as usize) {
+                assert_eq!(svm.location(page), DEVICE, "{kind} {nth}: {page:#x}");
+            }
+            assert_eq!(svm.location(start + 31 * K4), SYSTEM);
+            assert_eq!(svm.migrate(start, 32 * K4, REGION_SYSTEM, strict), Ok(31));
+            svm.assert_filled(start, 32 * K4);
+        });
+    }
+}
+
+#[test]
 fn untouched_memory_moves_as_zeros() {
     check(|svm| {
         svm.mmap(A, M2);
