@@ -4,6 +4,7 @@
 //! fencepost needs is here.
 
 mod bare;
+mod bugs;
 mod confined;
 mod fuzz;
 mod header;
@@ -32,6 +33,8 @@ enum Task {
     Bare,
     /// Make random calls on the driver over the simulated world, all invariants checked
     Fuzz(fuzz::Options),
+    /// Plant bugs of one line in SVM in a copy of the tree and check that tests catch each
+    Bugs(bugs::Options),
     /// Run a command under a filter like the default profile of a container runtime
     Confined(confined::Options),
     /// Generate the C header and the tables of docs/UAPI.md from fencepost-uapi
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Tidy => tidy::task(&root),
         Task::Bare => bare::task(&root),
         Task::Fuzz(options) => fuzz::task(options),
+        Task::Bugs(options) => bugs::task(&root, &options),
         Task::Confined(options) => confined::task(&options),
         Task::Header => header::task(&root),
         Task::Kernel(args) => kernel::kernel_task(&root, &args),

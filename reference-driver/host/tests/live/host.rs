@@ -7,7 +7,6 @@ use std::process::{Child as Process, Command, Stdio};
 use std::time::Duration;
 
 use fencepost_fixtures::sys::message::wait_readable;
-use fencepost_host::live::tiny::Tiny;
 use fencepost_host::live::{
     Backend, Child, Config, Device, break_driver, container_profile, forking, probe, refuse_calls,
 };
@@ -53,8 +52,6 @@ pub(crate) fn helper(name: &str) -> Option<fn(&[String])> {
         "confined" => confined,
         "all" => all,
         "exec" => exec,
-        "measure" => super::mirror::measure,
-        "measured" => measured,
         _ => return None,
     })
 }
@@ -231,18 +228,6 @@ fn exec(args: &[String]) {
     let status = device.spawn(command).expect("spawn").wait().expect("wait");
     println!("{status}");
     clean(device);
-}
-
-/// Runs a measuring client on each backend.
-fn measured(_: &[String]) {
-    for backend in [Backend::Userfault, Backend::Protect] {
-        let tiny = Tiny::new(backend);
-        let mut command = Command::new(std::env::current_exe().expect("own path"));
-        command.args(["--role", "measure"]);
-        let status = tiny.spawn(command).expect("spawn").wait().expect("wait");
-        println!("{backend:?}: {status}");
-        tiny.stop();
-    }
 }
 
 /// Every client, one after the other.

@@ -272,6 +272,7 @@ fn random(state: &mut u64) -> u64 {
 /// CPU, GPU, migration and exclusive access at the same pages at once: the sums must be exact.
 fn no_update_is_lost() {
     const PAGES: u64 = 16;
+    const BURST: u64 = 16;
     let millis = std::env::var("FENCEPOST_HAMMER_MS").ok().and_then(|ms| ms.parse().ok());
     let time = Duration::from_millis(millis.unwrap_or(1500));
     let pages = Pages::map(PAGES * PAGE).unwrap();
@@ -286,8 +287,12 @@ fn no_update_is_lost() {
             scope.spawn(move || {
                 let mut state = 0x1234_5678 + actor;
                 while running() {
-                    pages.word(random(&mut state) % PAGES).fetch_add(1, Ordering::Relaxed);
-                    adds.fetch_add(1, Ordering::Relaxed);
+                    for _ in 0..BURST {
+                        pages.word(random(&mut state) % PAGES).fetch_add(1, Ordering::Relaxed);
+                    }
+                    adds.fetch_add(BURST, Ordering::Relaxed);
+                    // Those who move pages should get a turn where CPUs are few.
+                    std::thread::yield_now();
                 }
             });
         }
@@ -302,15 +307,13 @@ fn no_update_is_lost() {
             let mut state = 99;
             while running() {
                 let page = random(&mut state) % PAGES;
-                if random(&mut state).is_multiple_of(3) {
-                    let at = pages.addr + page * PAGE;
-                    let (got, _) = ask(Ask::Exclusive, at, PAGE, 0).expect("exclusive");
+                let part = pages.part(page, (1 + random(&mut state) % 8).min(PAGES - page));
+                if random(&mut state).is_multiple_of(2) {
+                    let (got, _) = ask(Ask::Exclusive, part.addr, part.len, 0).expect("exclusive");
                     exclusives.fetch_add(got, Ordering::Relaxed);
-                    let (done, _) = ask(Ask::AddThere, at, 8, 4).expect("GPU");
+                    let (done, _) = ask(Ask::AddThere, part.addr, 8, 4).expect("GPU");
                     there.fetch_add(done, Ordering::Relaxed);
                 } else {
-                    let count = 1 + random(&mut state) % 3;
-                    let part = pages.part(page, count.min(PAGES - page));
                     moves.fetch_add(move_out(part), Ordering::Relaxed);
                 }
             }
@@ -350,46 +353,4 @@ pub(crate) fn client_succeeds(role: &str, backend: Backend) {
     }
     assert_eq!(tiny.free_frames(), tiny.frames(), "{role}: frames are left");
     tiny.stop();
-}
-
-/// Prints what things cost, in nanoseconds, each the median of many.
-pub(crate) fn measure(_: &[String]) {
-    const TURNS: usize = 2000;
-    let pages = Pages::map(64 * PAGE).unwrap();
-    let median = |mut times: Vec<u64>| {
-        times.sort_unstable();
-        times[times.len() / 2]
-    };
-    let timed = |f: &mut dyn FnMut()| {
-        let start = Instant::now();
-        f();
-        start.elapsed().as_nanos() as u64
-    };
-    add(pages, 0, 1).unwrap();
-    let call = median(
-        (0..TURNS).map(|_| timed(&mut || assert!(ask(Ask::Nothing, 0, 0, 0).is_ok()))).collect(),
-    );
-    let many =
-        median((0..50).map(|_| timed(&mut || assert!(add(pages, 0, 200).is_ok()))).collect());
-    let (mut out, mut back, mut bare) = (Vec::new(), Vec::new(), Vec::new());
-    // One page is away all the time, so that the range stays watched.
-    move_out(pages.part(63, 1));
-    for turn in 0..TURNS as u64 {
-        let page = turn % 32;
-        pages.word(page).store(turn, Ordering::Relaxed);
-        out.push(timed(&mut || assert!(move_out(pages.part(page, 1)) < 2)));
-        back.push(timed(&mut || assert!(pages.word(page).load(Ordering::Relaxed) <= turn)));
-        if turn < 64 {
-            move_out(pages.part(0, 64));
-        }
-        pages.part(page, 1).advise(libc::MADV_DONTNEED).unwrap();
-        bare.push(timed(&mut || assert!(pages.word(page).load(Ordering::Relaxed) <= turn)));
-    }
-    println!(
-        "call {call} access by message {} migrate {} fault back {} bare {}",
-        (many - call) / 200,
-        median(out),
-        median(back),
-        median(bare)
-    );
 }

@@ -106,6 +106,11 @@ impl Lane {
         self.messages.load(Ordering::Relaxed)
     }
 
+    /// The agent's process.
+    pub(crate) fn process(&self) -> i32 {
+        self.process
+    }
+
     /// The agent's thread id.
     pub(crate) fn thread(&self) -> i32 {
         self.thread.load(Ordering::Relaxed)

@@ -5,16 +5,18 @@
 //! kernel moves pages within one address space only, so the agent makes these calls; the host
 //! registers ranges and reads the faults.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock};
 
 use fencepost_core::gpuva::Span;
 use nix::errno::Errno;
 
-use super::super::agent::lane::{Gone, Lane, Turn};
-use super::super::agent::layout::{CONTROL, lane as place};
+use super::super::agent::lane::{Gone, Lane, Request, Turn};
+use super::super::agent::layout::{CONTROL, HELD, lane as place};
 use super::super::arena::PAGE;
 use super::super::mm::moved::Table;
+use super::super::sys::client::{self, Way};
 use super::super::sys::fd;
 use super::Piece;
 
@@ -50,6 +52,8 @@ pub(crate) struct Userfault {
     agents: u64,
     /// Shared with the table of pages that are away.
     table: std::sync::Arc<Mutex<Table>>,
+    /// Pages of windows whose content was copied back, to be dropped before something moves there.
+    stale: Mutex<BTreeSet<u64>>,
 }
 
 /// Whether this machine has what is needed, found out once.
@@ -99,7 +103,7 @@ impl Userfault {
         turn.call(libc::SYS_sendmsg, [theirs, record, 0, 0, 0, 0]).map_err(gone)??;
         drop(turn);
         let ours = fd::receive(socket).map_err(|_| Errno::EIO)?.ok_or(Errno::EIO)?;
-        Ok(Userfault { ours, agents, table })
+        Ok(Userfault { ours, agents, table, stale: Mutex::default() })
     }
 
     /// The host's copy, to wait on.
@@ -145,7 +149,9 @@ impl Userfault {
     pub(super) fn out(&self, lane: &Lane, piece: Piece) -> Vec<u64> {
         let Piece { span, window, protection } = piece;
         let all = || (span.start..span.end).step_by(PAGE as usize).collect::<Vec<u64>>();
-        if !matches!(lane.turn().calls(&[piece.populate()]), Ok((_, None))) {
+        let mut calls = self.drop_stale(window, span.len());
+        calls.push(piece.populate());
+        if !matches!(lane.turn().calls(&calls), Ok((_, None))) {
             return if span.len() == PAGE { all() } else { self.by_page(lane, piece) };
         }
         let watched = {
@@ -179,6 +185,9 @@ impl Userfault {
     /// As [`super::Mover::back`].
     pub(super) fn back(&self, lane: &Lane, piece: Piece) -> Vec<u64> {
         let Piece { span, window, protection } = piece;
+        if self.copy_back(lane, piece) {
+            return Vec::new();
+        }
         if protection & libc::PROT_WRITE as u64 != 0 {
             let stay = self.transfer(lane, span.start, window, span.len(), false);
             return stay
@@ -195,8 +204,48 @@ impl Userfault {
         }
     }
 
+    /// A page alone of device memory, which nobody can reach by now, is copied: unlike a move that
+    /// needs nothing of the agent. What is left of it in the window goes when the place is used
+    /// again. An exclusive page moves, so that a stale translation does not find its data.
+    fn copy_back(&self, lane: &Lane, piece: Piece) -> bool {
+        let Piece { span, window, .. } = piece;
+        if span.len() > PAGE || window >= HELD || client::way() != Way::ProcessVm {
+            return false;
+        }
+        let mut page = [0u8; PAGE as usize];
+        if client::read(Way::ProcessVm, lane.process(), window, &mut page).is_err() {
+            return false;
+        }
+        let from = (&raw const page).addr() as u64;
+        let copied = ask(self.fd(), COPY, &mut [span.start, from, PAGE, 0, 0]).is_ok();
+        std::hint::black_box(&page);
+        if copied {
+            self.stale().insert(window);
+        }
+        copied
+    }
+
+    fn stale(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.stale.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The calls that empty a part of a window.
+    fn drop_stale(&self, window: u64, len: u64) -> Vec<Request> {
+        let mut stale = self.stale();
+        let found: Vec<u64> = stale.range(window..window + len).copied().collect();
+        let drop = |at: u64| {
+            stale.remove(&at);
+            (libc::SYS_madvise, [at, PAGE, libc::MADV_DONTNEED as u64, 0, 0, 0])
+        };
+        found.into_iter().map(drop).collect()
+    }
+
     /// As [`super::Mover::across`].
     pub(super) fn across(&self, lane: &Lane, to: u64, from: u64, len: u64) -> bool {
+        let calls = self.drop_stale(to, len);
+        if !calls.is_empty() && !matches!(lane.turn().calls(&calls), Ok((_, None))) {
+            return false;
+        }
         self.transfer(lane, to, from, len, true).is_empty()
     }
 

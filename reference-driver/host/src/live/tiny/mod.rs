@@ -6,13 +6,13 @@
 
 pub mod user;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use fencepost_core::gpuva::Span;
 use fencepost_core::host::mirror::{Invalidation, Mirror, Pfn, Source, Target, Want, Way};
-use fencepost_core::host::{Aperture, Atomic, Host, Phys, Width};
+use fencepost_core::host::{Aperture, Atomic, Host, Phys, Step, Width};
 use fencepost_uapi::Errno;
 
 use super::arena::PAGE;
@@ -59,9 +59,11 @@ pub enum Ask {
     Evict,
     /// Adds one as [`Ask::Add`], in device memory or exclusive pages only, else not.
     AddThere,
+    /// As [`Ask::Add`], as one loop of the GPU; first result: how often it was added.
+    Loop,
 }
 
-const ASKS: [Ask; 10] = [
+const ASKS: [Ask; 11] = [
     Ask::Nothing,
     Ask::Add,
     Ask::ToDevice,
@@ -72,6 +74,7 @@ const ASKS: [Ask; 10] = [
     Ask::Stats,
     Ask::Evict,
     Ask::AddThere,
+    Ask::Loop,
 ];
 
 #[derive(Clone, Copy)]
@@ -93,7 +96,7 @@ pub struct Tiny {
     world: World,
     ends: Arc<Ends>,
     mapped: Mutex<BTreeMap<u64, Arc<Mapped>>>,
-    frames: Mutex<Vec<u64>>,
+    frames: Mutex<BTreeSet<u64>>,
     this: Weak<Tiny>,
 }
 
@@ -114,7 +117,7 @@ impl Tiny {
             world,
             ends: Arc::default(),
             mapped: Mutex::default(),
-            frames: Mutex::new((0..VRAM / PAGE).rev().collect()),
+            frames: Mutex::new((0..VRAM / PAGE).collect()),
             this: Weak::clone(this),
         });
         let sink: Weak<dyn Sink> = Arc::<Tiny>::downgrade(&new);
@@ -192,6 +195,7 @@ impl Tiny {
                     *first += u64::from(self.exclusive(&mapped, page)?);
                 }
             }
+            Ask::Loop => *first = self.repeat(&mapped, *addr, *count)?,
             Ask::Query => {
                 let mut page = [Pfn::default()];
                 let span = Span::new(span.start, span.start + PAGE);
@@ -291,6 +295,15 @@ impl Tiny {
         Ok(done)
     }
 
+    fn repeat(&self, mapped: &Mapped, addr: u64, count: u64) -> Result<u64, Errno> {
+        let atomic = Atomic { op: fencepost_uapi::command::ATOMIC_ADD, operand: 1, compare: 0 };
+        let times = u32::try_from(count).map_err(|_| Errno::INVAL)?;
+        self.access(mapped, addr, true, |world, at| {
+            let step = Step::Atomic { at, width: Width::Eight, atomic, result: None };
+            Ok(world.gpu_loop(&[step], times, &mut [0; 16]).unwrap_or(0))
+        })
+    }
+
     fn migrate(&self, way: Way<'_, World>) -> Result<u64, Errno> {
         let to_device = matches!(way, Way::ToDevice { .. });
         let mut migration = self.world.migrate_setup(way)?;
@@ -300,7 +313,7 @@ impl Tiny {
             let target = match self.world.migrate_source(&migration, index) {
                 Source::Stays => continue,
                 Source::Device { .. } if to_device => continue,
-                _ if to_device => match lock(&self.frames).pop() {
+                _ if to_device => match lock(&self.frames).pop_first() {
                     Some(frame) => Target::Device { frame, order: 0 },
                     None => continue,
                 },
