@@ -2,6 +2,7 @@
 //! held at a delay point or done while the driver waits there.
 
 use fencepost_core::gpuva::Span;
+use fencepost_host::sim::cpu::Kind;
 use fencepost_host::sim::{Sim, Task};
 use fencepost_uapi::fencepost::*;
 use fencepost_uapi::Errno;
@@ -41,6 +42,43 @@ fn what_was_read_before_an_unmap_is_not_shown() {
         assert_eq!(svm.c.faults(svm.vm)[0].kind, FAULT_KIND_NOT_PRESENT);
         assert_eq!((svm.counter("svm.retries"), svm.counter("bus_errors")), (1, 0));
     });
+}
+
+#[test]
+fn every_page_of_a_change_is_invalidated_and_no_other() {
+    for count in [1, 2, 3, 15, 16] {
+        check(|svm| {
+            svm.mmap(A, K64);
+            let pages = || (0..16).map(|page| A + page * K4);
+            pages().for_each(|page| svm.cpu_store(page, page));
+            pages().for_each(|page| assert_eq!(svm.gpu_load(page), page));
+            let invalidations = svm.counter("svm.invalidations");
+            svm.host().discard(svm.task(), Span::new(A, A + count * K4));
+            assert!(svm.counter("svm.invalidations") > invalidations);
+            let end = A + count * K4;
+            for page in pages() {
+                assert_eq!(svm.gpu_load(page), if page < end { 0 } else { page }, "{count}");
+            }
+        });
+    }
+}
+
+#[test]
+fn a_page_of_a_large_mapping_ends_all_of_it() {
+    for at in [0, 7, 15] {
+        check(|svm| {
+            let (all, at) = (Span::new(A, A + K64), A + at * K4);
+            svm.host().mmap_cpu(svm.task(), all, true, Kind::Anon(4));
+            let pages = || (0..16).map(|page| A + page * K4);
+            pages().for_each(|page| svm.cpu_store(page, page));
+            assert_eq!(svm.gpu_load(A), A);
+            svm.host().discard(svm.task(), Span::new(at, at + K4));
+            for page in pages() {
+                assert_eq!(svm.gpu_load(page), if page == at { 0 } else { page });
+            }
+            assert_eq!(svm.counter("bus_errors"), 0);
+        });
+    }
 }
 
 #[test]
