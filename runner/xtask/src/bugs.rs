@@ -115,13 +115,6 @@ const BUGS: &[Bug] = &[
         "while end < self.pages.len() && self.pages[end].is_tail() && first > end {",
     ),
     (
-        "failed-copy-taken-for-moved",
-        Killer::Core,
-        "core/src/svm/migrate.rs",
-        "*failed = failed.or(Some(errno));\n            false",
-        "*failed = failed.or(Some(errno));\n            true",
-    ),
-    (
         "exclusive-not-revoked-on-read",
         Killer::Live,
         "host/src/live/mm/cpu_fault.rs",

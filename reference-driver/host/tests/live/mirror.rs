@@ -139,6 +139,8 @@ fn moved_mappings_keep_their_data() {
     for page in 0..8 {
         pages.word(page).store(page, Ordering::Relaxed);
     }
+    // A translation that must end.
+    assert_eq!(ask(Ask::Read, pages.addr, 8, 0).unwrap().0, 0);
     assert_eq!(move_out(pages.part(2, 3)), 3);
     let place = Pages::map(16 * PAGE).unwrap();
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
@@ -271,7 +273,7 @@ fn random(state: &mut u64) -> u64 {
 
 /// CPU, GPU, migration and exclusive access at the same pages at once: the sums must be exact.
 fn no_update_is_lost() {
-    const PAGES: u64 = 16;
+    const PAGES: u64 = 64;
     const BURST: u64 = 16;
     let millis = std::env::var("FENCEPOST_HAMMER_MS").ok().and_then(|ms| ms.parse().ok());
     let time = Duration::from_millis(millis.unwrap_or(1500));
@@ -307,14 +309,19 @@ fn no_update_is_lost() {
             let mut state = 99;
             while running() {
                 let page = random(&mut state) % PAGES;
-                let part = pages.part(page, (1 + random(&mut state) % 8).min(PAGES - page));
-                if random(&mut state).is_multiple_of(2) {
+                let part = pages.part(page, (1 + random(&mut state) % 16).min(PAGES - page));
+                let choice = random(&mut state) % 4;
+                if choice == 0 {
                     let (got, _) = ask(Ask::Exclusive, part.addr, part.len, 0).expect("exclusive");
                     exclusives.fetch_add(got, Ordering::Relaxed);
                     let (done, _) = ask(Ask::AddThere, part.addr, 8, 4).expect("GPU");
                     there.fetch_add(done, Ordering::Relaxed);
                 } else {
                     moves.fetch_add(move_out(part), Ordering::Relaxed);
+                    // What the CPU does not touch meanwhile comes back by a call.
+                    if choice == 1 {
+                        ask(Ask::ToSystem, part.addr, part.len, 0).expect("a migration");
+                    }
                 }
             }
         });
