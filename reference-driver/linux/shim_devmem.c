@@ -343,6 +343,9 @@ void fp_migrate_source(struct fp_migration *m, u64 i, struct fp_source *out)
 		out->kind = FP_SOURCE_EMPTY;
 		return;
 	}
+	/* a merged page keeps its place in ksmd's trees, and ksmd reads what is there */
+	if (folio_test_ksm(page_folio(page)))
+		return;
 	if (head == i && (src & MIGRATE_PFN_COMPOUND))
 		out->order = folio_order(page_folio(page));
 	page += i - head;

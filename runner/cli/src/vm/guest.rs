@@ -106,6 +106,7 @@ fn doing<E: Into<io::Error>>(what: String) -> impl FnOnce(E) -> io::Error {
 fn serve() -> io::Result<ExitStatus> {
     mounts()?;
     swap().map_err(doing("cannot swap to zram".to_owned()))?;
+    merging()?;
     if Path::new(HUGE_PAGES).exists() {
         // As many as there is room for; tests that want one skip without.
         fs::write(HUGE_PAGES, "8")?;
@@ -153,6 +154,16 @@ const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
 /// Bytes of a page, and of a header of swap.
 const PAGE: u64 = 4096;
+
+/// Has the kernel merge pages that programs offer for it, so often that a test can wait for it.
+fn merging() -> io::Result<()> {
+    let folder = Path::new("/sys/kernel/mm/ksm");
+    if folder.is_dir() {
+        fs::write(folder.join("pages_to_scan"), "1000")?;
+        fs::write(folder.join("run"), "1")?;
+    }
+    Ok(())
+}
 
 /// Makes compressed memory the swap device of the guest, where the kernel has it.
 fn swap() -> io::Result<()> {

@@ -70,9 +70,9 @@ impl Machine<'_> {
             Accelerator::Kvm => ("kvm", "host", ""),
             Accelerator::Tcg => ("tcg,thread=multi", "max", " norandmaps tsc=reliable no5lvl"),
         };
-        // After a panic the machine resets, which ends QEMU.
+        // After a panic the machine resets, which ends QEMU. Two nodes, for pages to move between.
         let append = format!(
-            "console=ttyS0 panic=-1{words} LD_LIBRARY_PATH={} {}",
+            "console=ttyS0 panic=-1 numa=fake=2{words} LD_LIBRARY_PATH={} {}",
             super::initramfs::LIBRARIES,
             self.append
         );

@@ -7,13 +7,15 @@ use super::remote::RemoteClient;
 use super::stage::{AreaObject, ClientObject, MemoryObject, find};
 use super::view::{ClientHandle, View};
 use crate::lang::ast::{CpuKind, Pattern};
+use crate::lang::expect::Check;
 use crate::lang::step::Place;
-use crate::lang::svm::{MmStep, Part};
+use crate::lang::svm::{By, MmStep, Part, Told};
 use crate::oracle::{self, Access, AtFork, Denied, MmId, MmOp, Nature, Object, Source};
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::area::{Advice, Area, AreaSpec, Kind, MmCall, Protection, Reach, Remap};
 use fencepost_fixtures::device::{self as dev, Width};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 const PAGE: u64 = 4096;
 
@@ -261,6 +263,16 @@ impl Actor<'_, '_> {
 
     /// Makes a call in the process that the memory is in.
     fn call_mm(&mut self, memory: &MemoryObject, name: &str, call: &MmCall) -> Done<Answer> {
+        Ok(self.ask_mm(memory, name, call)?.map(drop))
+    }
+
+    /// The same, for what it gives.
+    fn ask_mm(
+        &mut self,
+        memory: &MemoryObject,
+        name: &str,
+        call: &MmCall,
+    ) -> Done<Result<u64, Errno>> {
         let process = self.process.clone();
         let owner = find(&self.stage.names.clients, &memory.client);
         let run = || match (&process, &owner) {
@@ -300,6 +312,34 @@ impl Actor<'_, '_> {
                 let piece = self.piece(part)?;
                 self.advise(&piece, *advice)
             }
+            MmStep::Pin { part, pinned } => {
+                let piece = self.piece(part)?;
+                let call = MmCall::Pin { addr: piece.addr, len: piece.len, pinned: *pinned };
+                self.call_mm(&piece.memory, "mm.pin", &call)
+            }
+            MmStep::Trap { part, trapped } => {
+                let piece = self.piece(part)?;
+                let (addr, len) = (piece.addr, piece.len);
+                let access = if *trapped { Access::None } else { Access::Write };
+                let op = MmOp::Protect { addr, len, access };
+                let call = MmCall::Trap { addr, len, trapped: *trapped };
+                self.changing(&piece, "mm.trap", &op, &call)
+            }
+            MmStep::Move { part, node, pages } => {
+                let piece = self.piece(part)?;
+                let call = MmCall::Move { addr: piece.addr, len: piece.len, node: *node };
+                match self.ask_mm(&piece.memory, "mm.move", &call)? {
+                    Ok(there) => {
+                        self.must("pages on the node", pages.as_ref(), there)?;
+                        Ok(Ok(()))
+                    }
+                    Err(errno) => Ok(Err(errno)),
+                }
+            }
+            MmStep::Wait { part, told, pages, timeout } => {
+                let piece = self.piece(part)?;
+                self.wait_told(&piece, *told, pages, *timeout)
+            }
             MmStep::Remap { part, to, new_size, keep } => {
                 let piece = self.piece(part)?;
                 let new_len = match new_size {
@@ -309,6 +349,60 @@ impl Actor<'_, '_> {
                 self.remap(&piece, to.as_ref(), new_len, *keep)
             }
         }
+    }
+
+    /// Looks at what the kernel tells until it is so: some of it happens by the kernel's own threads.
+    fn wait_told(
+        &mut self,
+        piece: &Piece,
+        told: Told,
+        pages: &Check,
+        timeout: Duration,
+    ) -> Done<Answer> {
+        const LOOK_EVERY: Duration = Duration::from_millis(5);
+        let call = MmCall::Told { addr: piece.addr, len: piece.len, told };
+        let start = Instant::now();
+        loop {
+            let count = match self.ask_mm(&piece.memory, "mm.wait", &call)? {
+                Ok(count) => count,
+                Err(errno) => return Ok(Err(errno)),
+            };
+            if self.check_value(pages, count)?.is_none() {
+                return Ok(Ok(()));
+            }
+            if start.elapsed() >= timeout {
+                return Ok(Err(Errno::ETIME));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// A word, read by others than an instruction.
+    pub(super) fn peek(
+        &mut self,
+        memory: &MemoryObject,
+        offset: u64,
+        width: Width,
+        by: By,
+    ) -> Done<dev::Result<u64>> {
+        let Some(area) = &memory.area else { return self.broken("`by` is about CPU memory") };
+        let call = MmCall::Peek { addr: area.addr + offset, width, by };
+        let read = self.ask_mm(memory, "cpu.read", &call)?;
+        Ok(read.map_err(|errno| dev::Error::new("cpu.read", errno)))
+    }
+
+    /// The same, of writing.
+    pub(super) fn poke(
+        &mut self,
+        memory: &MemoryObject,
+        offset: u64,
+        (width, value): (Width, u64),
+        by: By,
+    ) -> Done<dev::Result<()>> {
+        let Some(area) = &memory.area else { return self.broken("`by` is about CPU memory") };
+        let call = MmCall::Poke { addr: area.addr + offset, width, value, by };
+        let wrote = self.call_mm(memory, "cpu.write", &call)?;
+        Ok(wrote.map_err(|errno| dev::Error::new("cpu.write", errno)))
     }
 
     /// A call that changes mappings, with the oracle told before and after.

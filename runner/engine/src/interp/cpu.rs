@@ -88,7 +88,11 @@ impl Actor<'_, '_> {
             Err(errno) => return Ok(Err(errno)),
         };
         let width = width(read.width);
-        let value = match self.timed("cpu.read", || view.load(offset, width)) {
+        let loaded = match read.by {
+            Some(by) => self.peek(&memory, offset, width, by)?,
+            None => self.timed("cpu.read", || view.load(offset, width)),
+        };
+        let value = match loaded {
             Ok(value) => value,
             Err(error) => {
                 return self.failed_access(&memory, (offset, width.bytes()), false, &error);
@@ -113,7 +117,10 @@ impl Actor<'_, '_> {
         };
         let width = width(write.width);
         let noted = self.note_write(&memory, offset, width.bytes(), value, width);
-        let done = self.timed("cpu.write", || view.store(offset, width, value));
+        let done = match write.by {
+            Some(by) => self.poke(&memory, offset, (width, value), by)?,
+            None => self.timed("cpu.write", || view.store(offset, width, value)),
+        };
         self.wrote(&memory, (offset, width.bytes()), noted, done)
     }
 

@@ -6,7 +6,7 @@
 use super::ast::{Memory, Queue, Span, Vm};
 use super::expect::{Check, Expect, FaultExpect, Mapping};
 use super::expr::Expr;
-use super::svm::{MmStep, SvmStep};
+use super::svm::{By, MmStep, SvmStep};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -309,6 +309,8 @@ pub struct Read {
     pub check: Option<Check>,
     /// Name of the result, known to all later steps of the actor, and at the end to `expect`.
     pub name: Option<String>,
+    /// Who reads, if not an instruction of the CPU or a command of the GPU.
+    pub by: Option<By>,
 }
 
 /// A store.
@@ -320,6 +322,8 @@ pub struct Write {
     pub value: Expr,
     /// How much.
     pub width: Width,
+    /// Who writes, as in [`Read`].
+    pub by: Option<By>,
 }
 
 /// A fill.

@@ -7,6 +7,7 @@ use super::expr::Expr;
 use super::step::{Place, Region};
 use fencepost_fixtures::area::{Advice, Protection};
 use fencepost_fixtures::device::{SvmAtomic, SvmPlace, SvmReach};
+pub use fencepost_fixtures::told::{By, Told};
 use std::time::Duration;
 
 /// A part of memory.
@@ -64,7 +65,53 @@ pub enum MmStep {
         /// Lock, rather than let go.
         locked: bool,
     },
+    /// Pinned for input and output.
+    Pin {
+        /// Where.
+        part: Part,
+        /// Pin, rather than let go.
+        pinned: bool,
+    },
+    /// A userfaultfd that nobody reads.
+    Trap {
+        /// Where.
+        part: Part,
+        /// Begin, rather than end.
+        trapped: bool,
+    },
+    /// `move_pages`.
+    Move {
+        /// Where.
+        part: Part,
+        /// To which node.
+        node: u8,
+        /// How many pages must be there then.
+        pages: Option<Check>,
+    },
+    /// Waits until the kernel tells so many pages to be in a state.
+    Wait {
+        /// Where.
+        part: Part,
+        /// Which state.
+        told: Told,
+        /// How many.
+        pages: Check,
+        /// Longest wait.
+        timeout: Duration,
+    },
 }
+
+/// States of pages that the kernel counts, with the words of scenarios.
+pub const TOLD: [(&str, Told); 5] = [
+    ("swap", Told::Swap),
+    ("ksm", Told::Ksm),
+    ("huge", Told::Huge),
+    ("node0", Told::Node(0)),
+    ("node1", Told::Node(1)),
+];
+
+/// Who accesses memory, if not an instruction, with the words of scenarios.
+pub const ACCESSED_BY: [(&str, By); 2] = [("process_vm", By::ProcessVm), ("proc_mem", By::ProcMem)];
 
 /// Words of scenarios for what `madvise` takes.
 pub const ADVICE: [(&str, Advice); 19] = [

@@ -19,6 +19,14 @@ const BETWEEN: Key = key("between", Ty::List(&Ty::Expr), "must lie between the t
 const SIZE: Key = key("size", Ty::Expr, "bytes (default: to the end of the memory)");
 const IN_VM: Key = key("vm", Ty::Name, "the VM (default: the client's first)");
 const PAGES: Key = key("pages", Ty::Compact("bound"), "how many pages it must be");
+const BY: Key =
+    key("by", Ty::Word(ACCESSED_BY_WORDS), "the kernel for somebody, not an instruction");
+/// Ways to memory beside instructions.
+pub(crate) const ACCESSED_BY_WORDS: &[&str] = &["process_vm", "proc_mem"];
+/// Nodes of memory.
+pub(crate) const NODES: &[&str] = &["0", "1"];
+/// States of pages that the kernel counts.
+pub(crate) const TOLD_WORDS: &[&str] = &["swap", "ksm", "huge", "node0", "node1"];
 /// Words of advice, as `madvise` takes it.
 pub(crate) const ADVICE_WORDS: &[&str] = &{
     let mut words = [""; svm::ADVICE.len()];
@@ -116,14 +124,14 @@ pub(crate) const STEPS: &[Verb] = &[
     Verb {
         name: "cpu.read",
         value: Ty::Compact("read"),
-        beside: &[WIDTH, NAME_RESULT, EQUALS, IN, BETWEEN],
+        beside: &[WIDTH, NAME_RESULT, EQUALS, IN, BETWEEN, BY],
         example: "cpu.read: a+8 == 5",
         doc: "CPU load; beside what it must give, the oracle checks it anyway",
     },
     Verb {
         name: "cpu.write",
         value: Ty::Compact("write"),
-        beside: &[WIDTH],
+        beside: &[WIDTH, BY],
         example: "cpu.write: a+8 = 5",
         doc: "CPU store",
     },
@@ -390,6 +398,53 @@ pub(crate) const STEPS: &[Verb] = &[
         beside: &[SIZE],
         example: "mm.unlock: a",
         doc: "`munlock`",
+    },
+    Verb {
+        name: "mm.pin",
+        value: Ty::Compact("place"),
+        beside: &[SIZE],
+        example: "mm.pin: a",
+        doc: "pins pages for input and output: they can neither move nor go",
+    },
+    Verb {
+        name: "mm.unpin",
+        value: Ty::Compact("place"),
+        beside: &[],
+        example: "mm.unpin: a",
+        doc: "lets go of what was pinned from that place on",
+    },
+    Verb {
+        name: "mm.trap",
+        value: Ty::Compact("place"),
+        beside: &[SIZE],
+        example: "mm.trap: a",
+        doc: "registers memory of which nothing is there with a userfaultfd that nobody reads",
+    },
+    Verb {
+        name: "mm.untrap",
+        value: Ty::Compact("place"),
+        beside: &[],
+        example: "mm.untrap: a",
+        doc: "ends that: pages are zeros again",
+    },
+    Verb {
+        name: "mm.move",
+        value: Ty::Compact("place"),
+        beside: &[SIZE, must("node", Ty::Word(NODES), "where to"), PAGES],
+        example: "mm.move: a, node: 1",
+        doc: "`move_pages`: to another node of memory, as far as pages can",
+    },
+    Verb {
+        name: "mm.wait",
+        value: Ty::Compact("place"),
+        beside: &[
+            SIZE,
+            must("told", Ty::Word(TOLD_WORDS), "state of pages"),
+            must("pages", Ty::Compact("bound"), "how many, of all mappings that begin there"),
+            TIMEOUT,
+        ],
+        example: "mm.wait: a, told: swap, pages: \">= 1\"",
+        doc: "waits until the kernel tells so many pages to be in a state; `ETIME`",
     },
     Verb {
         name: "svm.migrate",

@@ -171,7 +171,7 @@ impl RemoteClient {
     }
 
     /// Has the child change its memory.
-    pub(super) fn mm(&self, call: &MmCall) -> Result<()> {
+    pub(super) fn mm(&self, call: &MmCall) -> Result<u64> {
         self.link.call("mm", &Request::Mm(*call))
     }
 
@@ -431,7 +431,16 @@ impl Client for RemoteClient {
     }
 
     fn svm_query(&self, range: dev::SvmRange) -> Result<Vec<dev::SvmPage>> {
-        self.link.call("svm.query", &Request::SvmQuery(range))
+        // As many as one answer has room for.
+        const PART: u64 = 64 * 4096;
+        let mut pages = Vec::new();
+        for addr in (range.addr..range.addr + range.len).step_by(PART as usize) {
+            let len = PART.min(range.addr + range.len - addr);
+            let part = Request::SvmQuery(dev::SvmRange { addr, len, ..range });
+            let told: Vec<dev::SvmPage> = self.link.call("svm.query", &part)?;
+            pages.extend(told);
+        }
+        Ok(pages)
     }
 
     fn svm_set(&self, range: dev::SvmRange, change: &dev::SvmChange) -> Result<()> {

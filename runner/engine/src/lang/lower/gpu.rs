@@ -93,7 +93,7 @@ impl Lower<'_> {
         let width = self.width(call);
         self.check_width(check.as_ref(), width, call.span);
         let name = call.get("as").and_then(|n| self.new_name(n, Kind::Result));
-        Some(Read { at, width, check, name })
+        Some(Read { at, width, check, name, by: self.by(call) })
     }
 
     /// A 4-byte read never gives more than 32 bits.
@@ -138,7 +138,7 @@ impl Lower<'_> {
         let (at, value) = self.assigned(call, "=")?;
         let width = self.width(call);
         self.value_fits(&value, width, call.span);
-        Some(Write { at, value, width })
+        Some(Write { at, value, width, by: self.by(call) })
     }
 
     fn value_fits(&mut self, value: &Expr, width: Width, span: Span) {

@@ -6,9 +6,13 @@ use super::super::expr::Expr;
 use super::super::grammar::{ACCESS, FAULT_BUFFER, REGIONS_OR_NONE, TUNE, cpu_kind};
 use super::super::step::{Action, Place, Region};
 use super::super::svm::{
-    ADVICE, Attributes, FaultAction, MmStep, PLACES, PagesExpect, Part, REACH, Sees, SvmStep, Tune,
+    ACCESSED_BY, ADVICE, Attributes, By, FaultAction, MmStep, PLACES, PagesExpect, Part, REACH,
+    Sees, SvmStep, TOLD, Told, Tune,
 };
-use super::super::verbs::{ADVICE_WORDS, ATOMIC_MODES, CPU_KINDS, FAULT_ACTIONS, POLICIES};
+use super::super::verbs::{
+    ACCESSED_BY_WORDS, ADVICE_WORDS, ATOMIC_MODES, CPU_KINDS, FAULT_ACTIONS, NODES, POLICIES,
+    TOLD_WORDS,
+};
 use super::super::yaml::Node;
 use super::call::Call;
 use super::value::poison;
@@ -67,9 +71,47 @@ impl Lower<'_> {
                 let (_, advice) = ADVICE[self.one_of(word, ADVICE_WORDS)?];
                 MmStep::Advise { part, advice }
             }
+            "mm.pin" | "mm.unpin" => {
+                self.need("mm.page_identity", call.span);
+                MmStep::Pin { part: self.cpu_part(call)?, pinned: name == "mm.pin" }
+            }
+            "mm.trap" | "mm.untrap" => {
+                self.need("mm.page_identity", call.span);
+                MmStep::Trap { part: self.cpu_part(call)?, trapped: name == "mm.trap" }
+            }
+            "mm.move" => {
+                self.need("mm.numa", call.span);
+                self.need("mm.page_identity", call.span);
+                let part = self.cpu_part(call)?;
+                let node = self.one_of(call.get("node")?, NODES)? as u8;
+                let pages = call.get("pages").and_then(|n| self.bound_check(n));
+                MmStep::Move { part, node, pages }
+            }
+            "mm.wait" => self.told(call)?,
             _ => MmStep::Lock { part: self.cpu_part(call)?, locked: name == "mm.lock" },
         };
         Some(Action::Mm(step))
+    }
+
+    fn told(&mut self, call: &Call<'_>) -> Option<MmStep> {
+        let part = self.cpu_part(call)?;
+        let (_, told) = TOLD[self.one_of(call.get("told")?, TOLD_WORDS)?];
+        self.need("mm.page_identity", call.span);
+        match told {
+            Told::Swap => self.need("mm.swap", call.span),
+            Told::Ksm => self.need("mm.ksm", call.span),
+            Told::Huge => self.need("mm.thp", call.span),
+            Told::Node(_) => self.need("mm.numa", call.span),
+        }
+        let pages = self.bound_check(call.get("pages")?)?;
+        Some(MmStep::Wait { part, told, pages, timeout: self.timeout(call) })
+    }
+
+    /// Who accesses memory, if not an instruction.
+    pub(super) fn by(&mut self, call: &Call<'_>) -> Option<By> {
+        let word = self.one_of(call.get("by")?, ACCESSED_BY_WORDS)?;
+        self.need("mm.page_identity", call.span);
+        Some(ACCESSED_BY[word].1)
     }
 
     fn remap(&mut self, call: &Call<'_>) -> Option<MmStep> {
