@@ -37,6 +37,9 @@ const BROUGHT: &str = "brought";
 /// In the folder of a run: copies of users' scenarios.
 const SCENARIOS: &str = "scenarios";
 
+/// Some scenarios want another device beside the one under test.
+const PARAMETERS: &str = "devices=2";
+
 /// Which kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Flavour {
@@ -100,7 +103,7 @@ pub struct VmArgs {
     module: Vec<String>,
 
     /// Parameters of fencepost.ko: `name=value,name=value`
-    #[arg(long, value_name = "LIST", default_value = "")]
+    #[arg(long, value_name = "LIST", default_value = PARAMETERS)]
     parameters: String,
 
     /// Folder that the guest shares as /results; default: a new one below results/vm/
@@ -396,8 +399,10 @@ fn same_machine(args: &VmArgs) -> String {
         }
     }
     args.module.iter().for_each(|module| option("--module", module.clone()));
-    for (name, value) in [("--parameters", &args.parameters), ("--append", &args.append)] {
-        if !value.is_empty() {
+    for (name, value, default) in
+        [("--parameters", &args.parameters, PARAMETERS), ("--append", &args.append, "")]
+    {
+        if value != default {
             option(name, value.clone());
         }
     }
