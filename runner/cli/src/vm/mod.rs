@@ -98,7 +98,8 @@ pub struct VmArgs {
     #[arg(long, value_name = "DIR", conflicts_with = "kernel")]
     kdir: Option<PathBuf>,
 
-    /// Module to load, in this order, after fencepost.ko: `FILE` or `FILE:name=value,name=value`
+    /// Module to load, in this order, after fencepost.ko: `FILE` or `FILE:name=value,name=value`; of the
+    /// kernel's own `test_hmm.ko` the name is enough
     #[arg(long, value_name = "FILE")]
     module: Vec<String>,
 
@@ -151,6 +152,8 @@ struct Parts {
     kernel: PathBuf,
     /// Module files with their parameters.
     modules: Vec<(PathBuf, String)>,
+    /// Modules of the kernel's own that were built along.
+    extra: Vec<PathBuf>,
 }
 
 /// The command.
@@ -243,14 +246,21 @@ fn source_tree() -> Option<PathBuf> {
 /// Kernel and modules: those named, or those of the flavour, built first in a source tree.
 fn find_parts(args: &VmArgs) -> Result<Parts, Error> {
     let mut parts = match &args.kernel {
-        Some(kernel) => Parts { kernel: kernel.clone(), modules: Vec::new() },
+        Some(kernel) => Parts { kernel: kernel.clone(), modules: Vec::new(), extra: Vec::new() },
         None => recorded_parts(args)?,
     };
     for module in &args.module {
         let (file, parameters) = module.split_once(':').unwrap_or((module, ""));
-        parts.modules.push((file.into(), parameters.replace(',', " ")));
+        let file = of_kernel(&parts.extra, file).unwrap_or_else(|| file.into());
+        parts.modules.push((file, parameters.replace(',', " ")));
     }
     Ok(parts)
+}
+
+/// A module of the kernel's own that is named without a folder, such as `test_hmm.ko`.
+fn of_kernel(extra: &[PathBuf], name: &str) -> Option<PathBuf> {
+    let is_bare = !name.contains('/') && !Path::new(name).exists();
+    extra.iter().find(|file| is_bare && file.ends_with(name)).cloned()
 }
 
 fn recorded_parts(args: &VmArgs) -> Result<Parts, Error> {
@@ -289,9 +299,10 @@ fn recorded_parts(args: &VmArgs) -> Result<Parts, Error> {
     let mut modules = vec![(module, args.parameters.replace(',', " "))];
     // Shares objects with the device under test; other extra modules are loaded by --module.
     let extra = text.lines().filter_map(|line| line.strip_prefix("EXTRA=")).map(PathBuf::from);
-    modules
-        .extend(extra.filter(|file| file.ends_with("vgem.ko")).map(|file| (file, String::new())));
-    Ok(Parts { kernel, modules })
+    let extra: Vec<PathBuf> = extra.collect();
+    let vgem = extra.iter().filter(|file| file.ends_with("vgem.ko"));
+    modules.extend(vgem.map(|file| (file.clone(), String::new())));
+    Ok(Parts { kernel, modules, extra })
 }
 
 /// The folder for results, new unless named.

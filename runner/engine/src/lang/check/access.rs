@@ -17,6 +17,8 @@ pub(super) struct Access<'a> {
     /// First byte and length; none: not known before the run.
     pub(super) range: Option<(u64, u64)>,
     pub(super) kind: AccessKind<'a>,
+    /// By a program of the device.
+    pub(super) gpu: bool,
     /// The access says what it expects to see.
     pub(super) checked: bool,
     /// Names its result.
@@ -61,7 +63,8 @@ pub(super) struct Accesses<'a> {
 
 /// Collects the accesses of a test.
 pub(super) fn collect(test: &Test) -> Accesses<'_> {
-    let mut collector = Collector { out: Accesses::default(), actor: None, times: Some(1) };
+    let mut collector =
+        Collector { out: Accesses::default(), actor: None, times: Some(1), gpu: false };
     collector.steps(&test.setup);
     for (index, actor) in test.actors.iter().enumerate() {
         collector.actor = Some(index);
@@ -78,6 +81,7 @@ struct Collector<'a> {
     out: Accesses<'a>,
     actor: Option<usize>,
     times: Option<u64>,
+    gpu: bool,
 }
 
 impl<'a> Collector<'a> {
@@ -140,7 +144,11 @@ impl<'a> Collector<'a> {
         self.user_fences(&submit.signal, span);
         for batch in &submit.batches {
             match batch {
-                Batch::Program(commands) => self.commands(commands, span),
+                Batch::Program(commands) => {
+                    self.gpu = true;
+                    self.commands(commands, span);
+                    self.gpu = false;
+                }
                 Batch::At { .. } => self.out.unknown_writes = true,
             }
         }
@@ -229,8 +237,9 @@ impl<'a> Collector<'a> {
         let mut per_copy = false;
         offset.visit(&mut |e| per_copy |= matches!(e, Expr::Var(v) if v == "copy"));
         let range = offset.constant().zip(bytes);
-        let (actor, times) = (self.actor, self.times);
-        let access = Access { actor, memory, range, kind, checked, name, span, times, per_copy };
+        let Self { actor, times, gpu, .. } = *self;
+        let access =
+            Access { actor, memory, range, kind, gpu, checked, name, span, times, per_copy };
         self.out.list.push(access);
     }
 }

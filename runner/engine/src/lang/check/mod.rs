@@ -8,6 +8,7 @@ mod meet;
 mod never;
 mod race;
 mod reach;
+mod whole;
 
 use super::ast::Test;
 use super::diag::Diagnostic;
@@ -18,7 +19,7 @@ use super::step::{Action, Compare, Step};
 /// Finds mistakes of a variant.
 pub(crate) fn check(lowered: &Lowered, diags: &mut Vec<Diagnostic>) {
     let test = &lowered.test;
-    needs(lowered, diags);
+    listed(lowered, diags);
     reach::check(test, diags);
     meet::barriers(test, diags);
     meet::fences(test, diags);
@@ -29,8 +30,11 @@ pub(crate) fn check(lowered: &Lowered, diags: &mut Vec<Diagnostic>) {
     never::check(test, &accesses, diags);
 }
 
+/// Capabilities that follow from how the steps meet.
+pub(crate) use whole::needs as whole_needs;
+
 /// `needs`, if given, must name what the steps imply; a finer capability covers its parent.
-fn needs(lowered: &Lowered, diags: &mut Vec<Diagnostic>) {
+fn listed(lowered: &Lowered, diags: &mut Vec<Diagnostic>) {
     let Some(needs_span) = lowered.needs_span else { return };
     let covered = |capability: &str| {
         lowered.stated.iter().any(|need| {

@@ -253,8 +253,9 @@ impl Lower<'_> {
             let node = map.get("svm").or(map.get("fault"));
             self.need("svm", node.map_or(key.span, |n| n.span));
             vm.long_running = self.flag(map.get("long_running"), true);
+        } else {
+            self.need("vm_bind", key.span);
         }
-        self.need("vm_bind", key.span);
         vm
     }
 

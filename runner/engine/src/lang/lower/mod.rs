@@ -174,6 +174,9 @@ impl Lower<'_> {
         self.behaviour(&map, &mut test);
         self.implied_objects(&mut test);
         self.barriers(&map, &mut test);
+        for need in super::check::whole_needs(&test) {
+            self.need(need, doc.span);
+        }
         self.stated.clone_from(&test.needs);
         let implied: Vec<_> = self.implied.iter().map(|(c, _)| (*c).to_owned()).collect();
         for capability in implied {

@@ -440,8 +440,13 @@ impl Lower<'_> {
     }
 
     fn debug_action(&mut self, call: &Call<'_>, name: &str) -> Option<Action> {
-        self.debug(call.span);
         let value = call.value?;
+        if name == "evict" && value.text() == Some("svm") {
+            self.need("svm.evict", call.span);
+            self.needs_debug.insert(self.client.clone());
+            return Some(Action::EvictSvm);
+        }
+        self.debug(call.span);
         match name {
             "inject" => {
                 let mut action = None;
@@ -460,10 +465,6 @@ impl Lower<'_> {
             "evict" => {
                 if value.text() == Some("all") {
                     return Some(Action::Evict(None));
-                }
-                if value.text() == Some("svm") {
-                    self.need("svm.migrate", call.span);
-                    return Some(Action::EvictSvm);
                 }
                 Some(Action::Evict(Some(self.name_ref(value, &[Kind::Memory])?)))
             }

@@ -146,12 +146,16 @@ impl Lower<'_> {
         let step = match name {
             "svm.migrate" => {
                 self.need("svm.migrate", call.span);
+                let strict = self.flag(call.get("strict"), false);
+                if strict {
+                    self.need("svm.migrate.strict", call.span);
+                }
                 let to = call.get("to").and_then(|n| self.region(n)).unwrap_or(Region::Vram);
                 SvmStep::Migrate {
                     part: self.cpu_part(call)?,
                     vm: self.in_vm(call),
                     to,
-                    strict: self.flag(call.get("strict"), false),
+                    strict,
                     pages: call.get("pages").and_then(|n| self.bound_check(n)),
                 }
             }
