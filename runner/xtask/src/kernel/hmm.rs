@@ -39,6 +39,10 @@ pub(crate) struct HmmArgs {
     #[arg(long)]
     build_only: bool,
 
+    /// Instead of the tests, time the same work on both drivers in one guest, so many rounds
+    #[arg(long, value_name = "ROUNDS", conflicts_with = "build_only")]
+    bench: Option<u32>,
+
     /// Arguments of hmm-tests, such as `-t migrate`
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -54,6 +58,9 @@ const PRIVATE: u32 = 38;
 pub(crate) fn task(root: &Path, args: &HmmArgs) -> Result<String, Findings> {
     let flavour = args.kernel.flavour;
     let toolchain = Toolchain::prepare(root, flavour)?;
+    if let Some(rounds) = args.bench {
+        return bench(root, &toolchain, args, rounds);
+    }
     let program = build_program(&toolchain)?;
     if args.build_only {
         return Ok(program.display().to_string());
@@ -68,10 +75,8 @@ pub(crate) fn task(root: &Path, args: &HmmArgs) -> Result<String, Findings> {
                 format!("{}:dmirror=2", built.display())
             }
         };
-        let mut vm = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        vm.current_dir(root).args(["run", "--quiet", "--package", "fencepost", "--", "vm"]);
-        vm.arg("--kernel").arg(kernel.join("arch/x86/boot/bzImage"));
-        vm.args(["--memory", "2048", "--module", &under_test]);
+        let mut vm = guest(root, &kernel);
+        vm.args(["--module", &under_test]);
         vm.args(["exec", "--native", "--"]).arg(&program).args(&args.arguments);
         if flavour != Flavour::Plain && args.arguments.is_empty() {
             vm.args(["-T", BENCHMARK]);
@@ -89,6 +94,43 @@ pub(crate) fn task(root: &Path, args: &HmmArgs) -> Result<String, Findings> {
         seen.push(line);
     }
     Ok(seen.join("\n"))
+}
+
+/// `fencepost vm` with a kernel; modules and command are to be added.
+fn guest(root: &Path, kernel: &Path) -> Command {
+    let mut vm = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    vm.current_dir(root).args(["run", "--quiet", "--package", "fencepost", "--", "vm"]);
+    vm.arg("--kernel").arg(kernel.join("arch/x86/boot/bzImage")).args(["--memory", "2048"]);
+    vm
+}
+
+/// Times both drivers in one guest. The figures are printed, for a person to judge: a loaded machine gives
+/// others.
+fn bench(
+    root: &Path,
+    toolchain: &Toolchain,
+    args: &HmmArgs,
+    rounds: u32,
+) -> Result<String, Findings> {
+    let folder = toolchain.cache.join("hmm-tests");
+    make_folder(&folder)?;
+    let program = folder.join("hmm-bench");
+    let mut compile = Command::new("gcc");
+    compile.args(["-static", "-O2", "-Wall", "-o"]).arg(&program);
+    compile.arg(root.join("reference-driver/linux/hmm-bench/hmm-bench.c"));
+    run_logged(&mut compile, &folder.join("bench.log"))?;
+    let kernel = build::kernel(root, toolchain, &args.kernel)?;
+    let ours = module::build(root, toolchain, &args.kernel, &kernel, &[])?;
+    let mut vm = guest(root, &kernel);
+    vm.arg("--module").arg(kernel.join("lib/test_hmm.ko"));
+    vm.arg("--module").arg(format!("{}:dmirror=2,dmirror_first=4", ours.display()));
+    vm.args(["exec", "--native", "--"]).arg(&program);
+    vm.args(["/dev/hmm_dmirror0", "/dev/hmm_dmirror4", &rounds.to_string()]);
+    let status = vm.stdin(Stdio::null()).status();
+    match status.map_err(|e| vec![format!("cannot run cargo: {e}")])? {
+        status if status.success() => Ok(format!("{rounds} rounds; test_hmm's p99 is the first")),
+        status => Err(vec![format!("hmm-bench: fencepost vm: {status}")]),
+    }
 }
 
 /// What the program counted.
