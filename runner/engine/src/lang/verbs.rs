@@ -9,6 +9,17 @@ use super::grammar::{
 use super::step::AtomicOp;
 use super::svm;
 
+/// The words of a table of words and what they mean.
+const fn words<T, const N: usize>(table: &[(&'static str, T); N]) -> [&'static str; N] {
+    let mut words = [""; N];
+    let mut i = 0;
+    while i < N {
+        words[i] = table[i].0;
+        i += 1;
+    }
+    words
+}
+
 const WIDTH: Key = key("width", Ty::Word(&["4", "8"]), "bytes of the access (default 8)");
 const NAME_RESULT: Key = key("as", Ty::Text, "name of the result");
 const TIMEOUT: Key = key("timeout", Ty::Time, "longest wait (default 10s)");
@@ -22,21 +33,13 @@ const PAGES: Key = key("pages", Ty::Compact("bound"), "how many pages it must be
 const BY: Key =
     key("by", Ty::Word(ACCESSED_BY_WORDS), "the kernel for somebody, not an instruction");
 /// Ways to memory beside instructions.
-pub(crate) const ACCESSED_BY_WORDS: &[&str] = &["process_vm", "proc_mem"];
+pub(crate) const ACCESSED_BY_WORDS: &[&str] = &words(&svm::ACCESSED_BY);
 /// Nodes of memory.
 pub(crate) const NODES: &[&str] = &["0", "1"];
 /// States of pages that the kernel counts.
-pub(crate) const TOLD_WORDS: &[&str] = &["swap", "ksm", "huge", "node0", "node1"];
+pub(crate) const TOLD_WORDS: &[&str] = &words(&svm::TOLD);
 /// Words of advice, as `madvise` takes it.
-pub(crate) const ADVICE_WORDS: &[&str] = &{
-    let mut words = [""; svm::ADVICE.len()];
-    let mut i = 0;
-    while i < words.len() {
-        words[i] = svm::ADVICE[i].0;
-        i += 1;
-    }
-    words
-};
+pub(crate) const ADVICE_WORDS: &[&str] = &words(&svm::ADVICE);
 /// Words for CPU memory.
 pub(crate) const CPU_KINDS: &[&str] = &[
     "anon",
