@@ -310,7 +310,7 @@ mod tests {
             "-smp 2",
             "-accel tcg,thread=multi -cpu max",
             "path=/r,,s,",
-            "panic=-1 norandmaps tsc=reliable no5lvl no_timer_check LD_LIBRARY_PATH=/lib quiet",
+            "panic=-1 numa=fake=2 norandmaps tsc=reliable no5lvl no_timer_check LD_LIBRARY_PATH=/lib quiet",
         ] {
             assert!(line.contains(part), "{part} in {line}");
         }

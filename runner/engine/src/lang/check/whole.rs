@@ -42,7 +42,12 @@ fn changes(step: &Step, memory: &str) -> bool {
         MmStep::Map { part: Part { at, .. }, .. }
         | MmStep::Unmap(Part { at, .. })
         | MmStep::Advise { part: Part { at, .. }, .. } => is(at),
-        MmStep::Protect { .. } | MmStep::Lock { .. } => false,
+        MmStep::Protect { .. }
+        | MmStep::Lock { .. }
+        | MmStep::Pin { .. }
+        | MmStep::Trap { .. }
+        | MmStep::Move { .. }
+        | MmStep::Wait { .. } => false,
     }
 }
 
