@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Folders that are no sources, by their path below the root.
-const LEFT_OUT: &[&str] = &["target", ".git", "results/runs"];
+const LEFT_OUT: &[&str] = &["target", ".git", "results/runs", "results/vm"];
 
 /// The tree: every text file, by its path below the root with `/` between parts.
 #[derive(Debug, Default)]
