@@ -224,7 +224,7 @@ impl<H: Host> Inside<'_, H> {
         };
         match region {
             fp::REGION_VRAM if !known.is_device() && self.dev().config.vram_bytes > 0 => {
-                self.to_device(range, false)?;
+                self.to_device(range)?;
             }
             fp::REGION_SYSTEM if known.is_none() || known.is_device() => {
                 self.to_system(range)?;

@@ -70,7 +70,8 @@ pub fn migrate<H: Host>(call: &Call<'_, H>, args: &mut SvmMigrate) -> Result<i64
     args.pages = inside(call, args.vm_id, |inside| {
         let span = span_of(inside, args.start, args.size)?;
         match args.region {
-            fp::REGION_VRAM => inside.to_device(span, strict),
+            fp::REGION_VRAM if strict => inside.all_to_device(span),
+            fp::REGION_VRAM => inside.to_device(span),
             fp::REGION_SYSTEM if strict => inside.all_to_system(span),
             fp::REGION_SYSTEM => inside.to_system(span),
             _ => Err(Errno::INVAL),

@@ -60,30 +60,67 @@ impl<H: Host> Inside<'_, H> {
         Failures { copy: of(INJECT_COPY), memory: of(INJECT_MIGRATE) }
     }
 
-    /// Moves pages of private anonymous memory to device memory. Returns how many moved.
+    /// Moves pages of private anonymous memory to device memory, as far as they can. Returns how many
+    /// moved.
     ///
     /// # Errors
-    /// With `strict`, as documented with `SvmMigrate`: none has moved then. Else only `EFAULT`: the address
-    /// space has ended; `EINTR`.
-    pub fn to_device(&self, span: Span, strict: bool) -> Result<u64, Errno> {
-        if strict {
-            self.check_vma(span)?;
-        }
+    /// `EFAULT`: the address space has ended; `EINTR`.
+    pub fn to_device(&self, span: Span) -> Result<u64, Errno> {
         let mut moved = 0;
-        self.each_piece(span, |piece| match self.piece_to_device(piece, strict) {
+        self.each_piece(span, |piece| match self.piece_to_device(piece, false) {
             Ok(count) => {
                 moved += count;
                 Ok(())
             }
-            Err(errno) if strict || errno == Errno::INTR => Err(errno),
+            Err(Errno::INTR) => Err(Errno::INTR),
             Err(_) => Ok(()),
-        })
-        .inspect_err(|_| {
-            if strict {
-                let _ = self.to_system(span);
-            }
         })?;
         Ok(moved)
+    }
+
+    /// Moves all pages to device memory, or none. Returns how many moved.
+    ///
+    /// # Errors
+    /// As documented with `SvmMigrate`.
+    pub fn all_to_device(&self, span: Span) -> Result<u64, Errno> {
+        self.all_or_none(span, |piece| self.piece_to_device(piece, true))
+    }
+
+    /// Moves all pages of device memory to system memory, or none. Returns how many moved.
+    ///
+    /// # Errors
+    /// As documented with `SvmMigrate`.
+    pub fn all_to_system(&self, span: Span) -> Result<u64, Errno> {
+        self.all_or_none(span, |piece| self.piece_to_system(piece))
+    }
+
+    /// Moves the pieces of a span; when one fails, what was moved goes back to where it was.
+    fn all_or_none(
+        &self,
+        span: Span,
+        move_piece: impl Fn(Span) -> Result<u64, Errno>,
+    ) -> Result<u64, Errno> {
+        self.check_vma(span)?;
+        let before = self.on_device(span)?;
+        let mut moved = 0;
+        for piece in pieces(span) {
+            moved += move_piece(piece).inspect_err(|_| self.put_back(span, &before))?;
+        }
+        Ok(moved)
+    }
+
+    /// Lets these parts of a span be on the device and the rest be in system memory, as far as that is
+    /// possible. All of the span: to make room, pages may have left that nobody asked to.
+    fn put_back(&self, span: Span, on_device: &[Span]) {
+        let mut at = span.start;
+        for part in on_device {
+            let _ = self.to_system(Span::new(at, part.start));
+            at = part.end;
+        }
+        let _ = self.to_system(Span::new(at, span.end));
+        for part in on_device {
+            let _ = self.to_device(*part);
+        }
     }
 
     /// Checks that all of a span can move together.
@@ -121,31 +158,6 @@ impl<H: Host> Inside<'_, H> {
             Ok(())
         })?;
         devmem::drain(dev);
-        Ok(moved)
-    }
-
-    /// Moves all pages of device memory to system memory, or none. Returns how many moved.
-    ///
-    /// # Errors
-    /// As documented with `SvmMigrate`.
-    pub fn all_to_system(&self, span: Span) -> Result<u64, Errno> {
-        self.check_vma(span)?;
-        let before = self.on_device(span)?;
-        let mut moved = 0;
-        for piece in pieces(span) {
-            match self.piece_to_system(piece) {
-                Ok(count) => moved += count,
-                Err(errno) => {
-                    // What went goes back, as far as this piece.
-                    let gone = Span::new(span.start, piece.end);
-                    for run in before.iter().map(|run| run.clip(gone)).filter(|run| !run.is_empty())
-                    {
-                        let _ = self.to_device(run, false);
-                    }
-                    return Err(errno);
-                }
-            }
-        }
         Ok(moved)
     }
 

@@ -35,7 +35,7 @@ impl<H: Host> Inside<'_, H> {
         for mirror in self.mirrors(span)? {
             let part = mirror.clip(span);
             let moved = match region {
-                fp::REGION_VRAM => self.to_device(part, false),
+                fp::REGION_VRAM => self.to_device(part),
                 _ => self.to_system(part),
             };
             match moved {

@@ -146,6 +146,58 @@ fn strict_moves_to_system_memory_are_all_or_nothing() {
 }
 
 #[test]
+fn strict_moves_to_the_device_leave_alone_what_is_there() {
+    for (kind, nth, errno) in [
+        (INJECT_COPY, 2, Errno::IO),
+        (INJECT_COPY, 18, Errno::IO),
+        (INJECT_MIGRATE, 18, Errno::NOMEM),
+    ] {
+        check(|svm| {
+            // Two pieces, each of which begins with pages that are there already.
+            let start = A + M2 - 16 * K4;
+            let is_there = |page: u64| (page - start) / K4 % 16 < 4;
+            svm.mmap(start, 32 * K4);
+            svm.fill(start, 32 * K4);
+            for part in [start, start + 16 * K4] {
+                assert_eq!(svm.to_device(part, 4 * K4), Ok(4));
+            }
+            svm.c.inject(kind, nth);
+            assert_eq!(svm.to_device(start, 32 * K4), Err(errno));
+            svm.c.inject(kind, 0);
+            for page in (start..start + 32 * K4).step_by(K4 as usize) {
+                let expected = if is_there(page) { DEVICE } else { SYSTEM };
+                assert_eq!(svm.location(page), expected, "{kind} {nth}: {page:#x}");
+            }
+            assert_eq!(svm.counter("live.svm_pages"), 8);
+            assert_eq!(svm.to_device(start, 32 * K4), Ok(24));
+            svm.assert_filled(start, 32 * K4);
+        });
+    }
+}
+
+#[test]
+fn room_for_a_strict_move_that_fails_is_given_back() {
+    check(|svm| {
+        // All of the device: its objects cannot leave, and one page of the mapping is pinned.
+        let bo = svm.c.vram(12 << 20);
+        svm.mmap(A, 2 * M2);
+        svm.fill(A, 2 * M2);
+        let last = A + 2 * M2 - K64;
+        assert_eq!(svm.to_device(last, K64), Ok(16));
+        svm.mmap(A + 8 * M2, M2);
+        svm.fill(A + 8 * M2, M2);
+        assert_eq!(svm.to_device(A + 8 * M2, M2), Ok(512));
+        svm.host().pin(svm.task(), last - K4, true);
+        assert_eq!(svm.to_device(A, 2 * M2), Err(Errno::BUSY));
+        assert_eq!((svm.location(A), svm.location(last - K4)), (SYSTEM, SYSTEM));
+        assert_eq!(svm.location(last), DEVICE, "though it may have left to make room");
+        svm.host().pin(svm.task(), last - K4, false);
+        svm.assert_filled(A, 2 * M2);
+        svm.c.gem_close(bo);
+    });
+}
+
+#[test]
 fn untouched_memory_moves_as_zeros() {
     check(|svm| {
         svm.mmap(A, M2);
