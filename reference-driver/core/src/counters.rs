@@ -106,6 +106,7 @@ counters! {
     LiveSvmPages = "live.svm_pages",
     LiveDmaPages = "live.dma_pages",
     LiveParked = "live.parked",
+    SvmMixed = "svm.mixed",
 }
 
 const fn same(a: &str, b: &str) -> bool {

@@ -218,6 +218,7 @@ pub const COUNTERS: &[&str] = &[
     "live.svm_pages",
     "live.dma_pages",
     "live.parked",
+    "svm.mixed",
 ];
 
 // ---- GEM ---------------------------------------------------------------------------------------
@@ -984,7 +985,7 @@ record! {
     /// for those made through this open file from then on; one of the device until this open file closes.
     pub struct SvmTune("drm_fencepost_svm_tune"), 32 {
         /// `SVM_TUNE_*`.
-        param: u32 = Role::Below(6),
+        param: u32 = Role::Below(7),
         /// [`SVM_TUNE_SET`] or 0.
         flags: u32 = Role::Flags(1),
         /// In: the new value. Out: the value before.
@@ -1008,6 +1009,9 @@ pub const SVM_TUNE_TIMESLICE: u32 = 3;
 pub const SVM_TUNE_FAULT_ENTRIES: u32 = 4;
 /// Of the device: most entries that are serviced together: 1 to 256; 64.
 pub const SVM_TUNE_FAULT_BATCH: u32 = 5;
+/// Of VMs: 1: the GPU may have pages of a range in device and system memory at once; 0: a fault that
+/// would make it so brings all of the range to system memory, as xe does; 1.
+pub const SVM_TUNE_MIXED: u32 = 6;
 
 record! {
     /// Looks at the replayable fault buffer of the device, or takes its servicing in hand.

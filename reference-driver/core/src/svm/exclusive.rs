@@ -16,6 +16,7 @@ use crate::gpuva::Span;
 use crate::host::mirror::{Pfn, Want};
 use crate::host::Host;
 use crate::pgtable::{Need, Stock};
+use crate::vm::mmu::Access;
 
 impl<H: Host> Inside<'_, H> {
     /// Makes a page of a mirror exclusive to the device and maps it for atomics.
@@ -27,7 +28,7 @@ impl<H: Host> Inside<'_, H> {
         let span = Span::new(page, page + PAGE_SIZE);
         let mut patience = Patience::new(host);
         loop {
-            match self.find_or_insert(page, true, mirror) {
+            let range = match self.find_or_insert(page, true, mirror) {
                 Err(Errno::AGAIN) => {
                     patience.again(self)?;
                     self.collect();
@@ -35,6 +36,9 @@ impl<H: Host> Inside<'_, H> {
                 }
                 found => found?,
             };
+            if !self.svm.tunes.mixed && self.has_device_beside(range, span) {
+                self.unmix(range)?;
+            }
             let mut stock = self.vm.space().spares.draw(Need::map(span))?;
             let tried = self.try_exclusive(span, &mut stock);
             self.vm.space().spares.give_back(stock);
@@ -48,6 +52,11 @@ impl<H: Host> Inside<'_, H> {
             }
             self.make_ordinary(span)?;
         }
+    }
+
+    fn has_device_beside(&self, range: Span, part: Span) -> bool {
+        let ranges = self.svm.ranges.lock();
+        ranges.at(range.start).is_some_and(|range| range.has_beside(part, true))
     }
 
     /// Lets a page be one that the CPU may write. An exclusive one, one that is shared and one in device
@@ -117,9 +126,13 @@ impl<H: Host> Inside<'_, H> {
     pub fn allow_atomic(&self, range: Span, page: u64, mirror: Span) -> Result<(), Errno> {
         let mut now = [Pfn::default()];
         self.snapshot(Span::new(page, page + PAGE_SIZE), &mut now, |_| ())?;
-        match now[0].has(Pfn::VALID | Pfn::DEVICE) && !self.is_remote(now[0]) {
-            true => self.touch(range, page, crate::vm::mmu::Access::Atomic),
-            false => self.make_exclusive(page, mirror),
+        if now[0].has(Pfn::VALID | Pfn::DEVICE) && !self.is_remote(now[0]) {
+            self.touch(range, page, Access::Atomic)?;
+            // Unless it had to leave, since not all of its range is there.
+            if self.is_shown(page, Access::Atomic) {
+                return Ok(());
+            }
         }
+        self.make_exclusive(page, mirror)
     }
 }

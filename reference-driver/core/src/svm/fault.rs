@@ -185,7 +185,7 @@ impl<H: Host> Inside<'_, H> {
     }
 
     /// Whether the page tables let an access through by now.
-    fn is_shown(&self, page: u64, access: Access) -> bool {
+    pub fn is_shown(&self, page: u64, access: Access) -> bool {
         let Some(entry) = self.vm.mmu().table.walk(page) else { return false };
         entry.allows(access.writes(), access == Access::Atomic)
     }
@@ -235,7 +235,24 @@ impl<H: Host> Inside<'_, H> {
     }
 
     /// Maps what an access needs, with as much around it as lacks the same.
+    ///
+    /// # Errors
+    /// As [`Inside::fill`].
     pub fn touch(&self, range: Span, page: u64, access: Access) -> Result<(), Errno> {
+        match self.map_lacking(range, page, access) {
+            Err(Errno::OPNOTSUPP) => {
+                self.unmix(range)?;
+                // What did not come this time may the next.
+                self.map_lacking(range, page, access).map_err(|errno| match errno {
+                    Errno::OPNOTSUPP => Errno::BUSY,
+                    errno => errno,
+                })
+            }
+            mapped => mapped,
+        }
+    }
+
+    fn map_lacking(&self, range: Span, page: u64, access: Access) -> Result<(), Errno> {
         let lacking = {
             let ranges = self.svm.ranges.lock();
             let range = ranges.at(page).filter(|range| !range.unmapped).ok_or(Errno::AGAIN)?;

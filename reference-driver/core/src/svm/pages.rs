@@ -77,8 +77,9 @@ impl<H: Host> Inside<'_, H> {
     ///
     /// # Errors
     /// `EFAULT`: no mapping or no permission at all, or not all pages are in device memory and must be;
-    /// `EAGAIN`: the range is unmapped; `EPERM`: a page that may not be written; `EBUSY`: the address space
-    /// does not stand still; `ENOMEM`; `EINTR`.
+    /// `EAGAIN`: the range is unmapped; `EPERM`: a page that may not be written; `EOPNOTSUPP`: the range
+    /// would be in both memories and must not; `EBUSY`: the address space does not stand still; `ENOMEM`;
+    /// `EINTR`.
     pub fn fill(&self, fill: Fill) -> Result<(), Errno> {
         let mut pages: Vec<Pfn> = Vec::new();
         pages.resize((fill.span.len() / PAGE_SIZE) as usize, Pfn::default())?;
@@ -140,6 +141,9 @@ impl<H: Host> Inside<'_, H> {
             if fill.device_only && !pages.iter().all(|page| page.has(Pfn::VALID | Pfn::DEVICE)) {
                 return Err(Errno::FAULT);
             }
+            if !self.svm.tunes.mixed && mixes(range, fill.span, pages) {
+                return Err(Errno::OPNOTSUPP);
+            }
             range.clear(self.vm, fill.span, &mut zap);
             let written = self.record(range, fill, pages).and_then(|()| {
                 let mut mmu = self.vm.mmu();
@@ -193,6 +197,15 @@ impl<H: Host> Inside<'_, H> {
         Ok(())
     }
 
+    /// Brings all of a range to system memory: the GPU is not to have it in two.
+    ///
+    /// # Errors
+    /// As [`Inside::to_system`].
+    pub fn unmix(&self, range: Span) -> Result<(), Errno> {
+        self.dev().counters.inc(Counter::SvmMixed);
+        self.to_system(range).map(drop)
+    }
+
     /// Reads what the CPU has, without faulting anything in, in an open window; `also` is called under
     /// the lock under which it holds.
     ///
@@ -235,6 +248,15 @@ impl<H: Host> Inside<'_, H> {
 /// `EAGAIN`: it is unmapped: collect and look again.
 pub fn usable(ranges: &mut Ranges, addr: u64) -> Result<&mut Range, Errno> {
     ranges.at_mut(addr).filter(|range| !range.unmapped).ok_or(Errno::AGAIN)
+}
+
+/// Whether a range has pages in both memories once a part has these.
+fn mixes(range: &Range, part: Span, pages: &[Pfn]) -> bool {
+    let has = |device: bool| {
+        let is = |page: &Pfn| page.has(Pfn::VALID) && page.has(Pfn::DEVICE) == device;
+        pages.iter().any(is) || range.has_beside(part, device)
+    };
+    has(true) && has(false)
 }
 
 /// The largest order at an address: no larger than the CPU maps it, aligned, and within `rest` pages.

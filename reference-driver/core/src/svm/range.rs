@@ -186,6 +186,13 @@ impl Range {
         self.pages.iter().any(|page| !page.is_none())
     }
 
+    /// Whether any valid page outside of a part is in device memory, or in system memory.
+    pub fn has_beside(&self, part: Span, device: bool) -> bool {
+        let within = self.index(part.start)..self.index(part.end - 1) + 1;
+        let beside = self.pages[..within.start].iter().chain(&self.pages[within.end..]);
+        beside.into_iter().any(|page| !page.is_none() && page.is_device() == device)
+    }
+
     /// A part of the range, enlarged to whole DMA mappings.
     fn whole(&self, part: Span) -> (usize, usize) {
         let (mut first, mut end) = (self.index(part.start), self.index(part.end - 1) + 1);

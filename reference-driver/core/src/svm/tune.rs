@@ -22,6 +22,8 @@ pub struct Tunes {
     pub check_pages: u64,
     /// How long pages stay in device memory where no attribute says.
     pub timeslice_ns: u64,
+    /// A range may have pages in device and system memory.
+    pub mixed: bool,
 }
 
 impl Default for Tunes {
@@ -31,6 +33,7 @@ impl Default for Tunes {
             chunks: SIZE_4K | SIZE_64K | SIZE_2M,
             check_pages: SIZE_64K,
             timeslice_ns: 0,
+            mixed: true,
         }
     }
 }
@@ -42,6 +45,7 @@ impl Tunes {
             fp::SVM_TUNE_NOTIFIER => self.window,
             fp::SVM_TUNE_CHUNKS => self.chunks,
             fp::SVM_TUNE_CHECK_PAGES => self.check_pages,
+            fp::SVM_TUNE_MIXED => u64::from(self.mixed),
             _ => self.timeslice_ns,
         }
     }
@@ -51,6 +55,10 @@ impl Tunes {
     /// # Errors
     /// `EINVAL`: a value out of range.
     pub fn set(&mut self, param: u32, value: u64) -> Result<(), Errno> {
+        if param == fp::SVM_TUNE_MIXED {
+            self.mixed = value != 0;
+            return if value <= 1 { Ok(()) } else { Err(Errno::INVAL) };
+        }
         let (place, fits) = match param {
             fp::SVM_TUNE_NOTIFIER => {
                 let range = SIZE_64K..=1 << 40;

@@ -9,8 +9,8 @@ use fencepost_uapi::Errno;
 use super::client::{madvise, prefetch, store, unmap, K4, K64, M2};
 use super::svm::{check, mirror, Svm, A};
 
-const DEVICE: Option<Option<u8>> = Some(Some(0));
-const SYSTEM: Option<Option<u8>> = Some(None);
+pub(crate) const DEVICE: Option<Option<u8>> = Some(Some(0));
+pub(crate) const SYSTEM: Option<Option<u8>> = Some(None);
 
 impl Svm<'_> {
     fn migrate(&self, start: u64, size: u64, region: u32, flags: u32) -> Result<u64, Errno> {
@@ -19,11 +19,11 @@ impl Svm<'_> {
         self.c.call(SVM_MIGRATE, &mut args).map(|_| args.pages)
     }
 
-    fn to_device(&self, start: u64, size: u64) -> Result<u64, Errno> {
+    pub(crate) fn to_device(&self, start: u64, size: u64) -> Result<u64, Errno> {
         self.migrate(start, size, REGION_VRAM, SVM_MIGRATE_STRICT)
     }
 
-    fn attr(&self, attr: u32, start: u64, size: u64, value: u64) {
+    pub(crate) fn attr(&self, attr: u32, start: u64, size: u64, value: u64) {
         let mut args = SvmAttr { vm_id: self.vm, attr, start, size, value, ..Default::default() };
         self.c.call(SVM_ATTR, &mut args).expect("an attribute");
     }
@@ -44,23 +44,23 @@ impl Svm<'_> {
         bytes.chunks_exact(4).map(|raw| u32::from_ne_bytes(raw.try_into().expect("four"))).collect()
     }
 
-    fn location(&self, addr: u64) -> Option<Option<u8>> {
+    pub(crate) fn location(&self, addr: u64) -> Option<Option<u8>> {
         self.host().location(self.task(), addr)
     }
 
-    fn fill(&self, start: u64, len: u64) {
+    pub(crate) fn fill(&self, start: u64, len: u64) {
         for page in (start..start + len).step_by(K4 as usize) {
             self.cpu_store(page, page ^ 0x55);
         }
     }
 
-    fn assert_filled(&self, start: u64, len: u64) {
+    pub(crate) fn assert_filled(&self, start: u64, len: u64) {
         for page in (start..start + len).step_by(K4 as usize) {
             assert_eq!(self.cpu_load(page), page ^ 0x55, "{page:#x}");
         }
     }
 
-    fn tune(&self, param: u32, value: u64) {
+    pub(crate) fn tune(&self, param: u32, value: u64) {
         let mut args = SvmTune { param, flags: SVM_TUNE_SET, value, ..Default::default() };
         self.c.call(SVM_TUNE, &mut args).expect("a parameter");
     }

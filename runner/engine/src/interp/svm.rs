@@ -137,6 +137,7 @@ impl Actor<'_, '_> {
             timeslice_ns: None,
             fault_entries: one(&tune.fault_entries)?,
             fault_batch: one(&tune.fault_batch)?,
+            mixed: tune.mixed,
         };
         let client = self.client(step)?;
         let done = self.timed("svm.tune", || client.handle.svm_tune(&asked));

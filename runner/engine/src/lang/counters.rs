@@ -90,6 +90,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("live.svm_pages", "pages of CPU memory on the device now"),
     ("live.dma_pages", "pages mapped for the device now"),
     ("live.parked", "jobs that wait for a fault now"),
+    ("svm.mixed", "ranges brought back since only a part of them was on the device"),
 ];
 
 /// Whether a counter has that name.

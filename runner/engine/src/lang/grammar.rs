@@ -212,6 +212,7 @@ pub(crate) const TUNE: Shape = Shape {
         key("check_pages", Ty::Expr, "ranges up to this size are made of pages that are there"),
         key("fault_entries", Ty::Expr, "entries of the fault buffer"),
         key("fault_batch", Ty::Expr, "faults handled at once"),
+        key("mixed", Ty::Bool, "a range may have pages on the device and pages that are not"),
     ],
 };
 

@@ -209,6 +209,8 @@ pub struct Tune {
     pub fault_entries: Option<Expr>,
     /// Faults handled at once.
     pub fault_batch: Option<Expr>,
+    /// Ranges may be in device and system memory.
+    pub mixed: Option<bool>,
 }
 
 /// Acts on the buffer of faults.

@@ -219,8 +219,10 @@ impl Lower<'_> {
         let map = self.shape(node, &TUNE);
         let chunks = map.get("chunks").map(|n| self.list(n)).unwrap_or_default();
         let chunks: Vec<Expr> = chunks.iter().map(|n| self.expr(n)).collect();
+        let mixed = map.get("mixed").map(|n| self.flag(Some(n), true));
         let mut one = |key: &str| map.get(key).map(|n| self.expr(n));
         SvmStep::Tune(Tune {
+            mixed,
             notifier: one("notifier"),
             check_pages: one("check_pages"),
             fault_entries: one("fault_entries"),
