@@ -240,22 +240,24 @@ static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
 	return 0;
 }
 
+/* Pages of 2 MiB: most that are asked for one by one. */
+#define FP_ASKED_MOST	512
+
 /*
  * hmm_range_fault() reports the owner's device pages as they are, also when they are wanted for
  * writing and the CPU may not write them: no fault is taken. Takes it where the mapping allows, which
  * brings the page back, as a copy if it is shared. 0: all can be written; -EBUSY: read them again.
+ * Without a set all pages are wanted.
  */
 static int fp_fault_readonly(struct mm_struct *mm, u64 start, u64 count, const u64 *pages,
-			     u64 asked)
+			     const unsigned long *wanted)
 {
 	u64 i, good = HMM_PFN_VALID | HMM_PFN_WRITE, addr;
 	struct vm_area_struct *vma;
 	int ret;
 
-	if (!(asked & HMM_PFN_REQ_WRITE))
-		return 0;
 	for (i = 0; i < count; i++) {
-		if ((pages[i] & good) != HMM_PFN_VALID)
+		if ((pages[i] & good) != HMM_PFN_VALID || (wanted && !test_bit(i, wanted)))
 			continue;
 		addr = start + (i << PAGE_SHIFT);
 		vma = vma_lookup(mm, addr);
@@ -277,6 +279,8 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 		   u64 start, u64 end, const struct fp_want *want, u64 *pages)
 {
 	u64 asked = HMM_PFN_REQ_FAULT | HMM_PFN_REQ_WRITE, i, count = (end - start) >> PAGE_SHIFT;
+	bool one_by_one = want->mask & asked, all = want->flags & HMM_PFN_REQ_WRITE;
+	DECLARE_BITMAP(wanted, FP_ASKED_MOST) = {};
 	struct hmm_range range = {
 		.notifier = &n->mni,
 		.notifier_seq = seq,
@@ -290,14 +294,19 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 	int ret;
 
 	BUILD_BUG_ON(sizeof(*range.hmm_pfns) != sizeof(*pages));
-	for (i = 0; i < count; i++)
+	if (one_by_one && count > FP_ASKED_MOST)
+		return -EINVAL;
+	for (i = 0; i < count; i++) {
 		pages[i] &= asked;
+		if (one_by_one && (pages[i] & want->mask & HMM_PFN_REQ_WRITE))
+			__set_bit(i, wanted);
+	}
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 	mmap_read_lock(mm);
 	ret = hmm_range_fault(&range);
-	if (!ret)
-		ret = fp_fault_readonly(mm, start, count, pages, range.default_flags);
+	if (!ret && (all || one_by_one))
+		ret = fp_fault_readonly(mm, start, count, pages, all ? NULL : wanted);
 	mmap_read_unlock(mm);
 	mmput_async(mm);
 	for (i = 0; i < count && !ret; i++)

@@ -107,6 +107,7 @@ counters! {
     LiveDmaPages = "live.dma_pages",
     LiveParked = "live.parked",
     SvmMixed = "svm.mixed",
+    SvmFills = "svm.fills",
 }
 
 const fn same(a: &str, b: &str) -> bool {

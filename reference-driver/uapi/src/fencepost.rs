@@ -219,6 +219,7 @@ pub const COUNTERS: &[&str] = &[
     "live.dma_pages",
     "live.parked",
     "svm.mixed",
+    "svm.fills",
 ];
 
 // ---- GEM ---------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@
 use fencepost_uapi::fencepost::{INJECT_DMA_MAP, PAGE_SIZE};
 use fencepost_uapi::Errno;
 
+use super::buffer::Entry;
 use super::pages::{usable, Patience};
 use super::range::{Page, Zap};
 use super::{exclusive_owner, Inside};
@@ -36,7 +37,7 @@ impl<H: Host> Inside<'_, H> {
                 }
                 found => found?,
             };
-            if !self.svm.tunes.mixed && self.has_device_beside(range, span) {
+            if !self.svm.tunes.mixed && self.has_device_beside(range, page) {
                 self.unmix(range)?;
             }
             let mut stock = self.vm.space().spares.draw(Need::map(span))?;
@@ -54,9 +55,9 @@ impl<H: Host> Inside<'_, H> {
         }
     }
 
-    fn has_device_beside(&self, range: Span, part: Span) -> bool {
+    fn has_device_beside(&self, range: Span, page: u64) -> bool {
         let ranges = self.svm.ranges.lock();
-        ranges.at(range.start).is_some_and(|range| range.has_beside(part, true))
+        ranges.at(range.start).is_some_and(|range| range.has_any(true, |addr| addr != page))
     }
 
     /// Lets a page be one that the CPU may write. An exclusive one, one that is shared and one in device
@@ -123,11 +124,17 @@ impl<H: Host> Inside<'_, H> {
     ///
     /// # Errors
     /// As [`Inside::make_exclusive`].
-    pub fn allow_atomic(&self, range: Span, page: u64, mirror: Span) -> Result<(), Errno> {
+    pub fn allow_atomic(
+        &self,
+        range: Span,
+        page: u64,
+        mirror: Span,
+        batch: &[Entry<H>],
+    ) -> Result<(), Errno> {
         let mut now = [Pfn::default()];
         self.snapshot(Span::new(page, page + PAGE_SIZE), &mut now, |_| ())?;
         if now[0].has(Pfn::VALID | Pfn::DEVICE) && !self.is_remote(now[0]) {
-            self.touch(range, page, Access::Atomic)?;
+            self.touch(range, page, Access::Atomic, batch)?;
             // Unless it had to leave, since not all of its range is there.
             if self.is_shown(page, Access::Atomic) {
                 return Ok(());

@@ -60,7 +60,7 @@ pub fn step<H: Host>(dev: &Device<H>) -> Step {
     let mut replayed = false;
     let mut step = Step::Worked;
     while let Some(last) = work.last() {
-        match service(dev, last) {
+        match service(dev, last, &work) {
             Serviced::Busy => {
                 let until_ns = dev.host.now_ns().saturating_add(AGAIN_NS);
                 step = Step::Stalled { until_ns };
@@ -104,7 +104,7 @@ fn finish<H: Host>(dev: &Device<H>, work: &mut Vec<Entry<H>>, cancel: Option<u32
     }
 }
 
-fn service<H: Host>(dev: &Device<H>, entry: &Entry<H>) -> Serviced {
+fn service<H: Host>(dev: &Device<H>, entry: &Entry<H>, batch: &[Entry<H>]) -> Serviced {
     // Jobs of a VM that goes are cancelled by its queues.
     if !entry.vm.try_hold() {
         return Serviced::Replay;
@@ -113,7 +113,7 @@ fn service<H: Host>(dev: &Device<H>, entry: &Entry<H>) -> Serviced {
         None => Serviced::Busy,
         Some(inside) => {
             inside.collect();
-            match inside.resolve(entry.addr, entry.access) {
+            match inside.resolve(entry.addr, entry.access, batch) {
                 Ok(()) => Serviced::Replay,
                 // It stays in the dark what is there: the access will ask again.
                 Err(Refusal::Errno(Errno::BUSY | Errno::AGAIN)) => Serviced::Replay,
@@ -159,11 +159,12 @@ fn kind_of(errno: Errno) -> u32 {
 }
 
 impl<H: Host> Inside<'_, H> {
-    /// Makes an access possible, or says why it is not.
+    /// Makes an access possible, or says why it is not. What else is in the batch, descending, may be
+    /// served with it.
     ///
     /// # Errors
     /// [`Refusal`].
-    pub fn resolve(&self, addr: u64, access: Access) -> Result<(), Refusal> {
+    fn resolve(&self, addr: u64, access: Access, batch: &[Entry<H>]) -> Result<(), Refusal> {
         let page = addr & !(PAGE_SIZE - 1);
         let mut tries = 0;
         loop {
@@ -175,7 +176,7 @@ impl<H: Host> Inside<'_, H> {
             };
             let made = self
                 .find_or_insert(page, access.writes(), mirror)
-                .and_then(|range| self.bring(range, page, access, mirror));
+                .and_then(|range| self.bring(range, page, access, mirror, batch));
             match made {
                 Err(Errno::AGAIN) if tries < TRIES => tries += 1,
                 done => return Ok(done?),
@@ -199,7 +200,14 @@ impl<H: Host> Inside<'_, H> {
     }
 
     /// Lets the page tables show a page of a range for an access.
-    fn bring(&self, range: Span, page: u64, access: Access, mirror: Span) -> Result<(), Errno> {
+    fn bring(
+        &self,
+        range: Span,
+        page: u64,
+        access: Access,
+        mirror: Span,
+        batch: &[Entry<H>],
+    ) -> Result<(), Errno> {
         let attr = self.attr_at(page);
         let atomic = access == Access::Atomic;
         if atomic && attr.atomic == fp::SVM_ATOMIC_CPU {
@@ -211,8 +219,8 @@ impl<H: Host> Inside<'_, H> {
         };
         self.place(range, page, wanted)?;
         match atomic && attr.atomic != fp::SVM_ATOMIC_DEVICE {
-            true => self.allow_atomic(range, page, mirror),
-            false => self.touch(range, page, access),
+            true => self.allow_atomic(range, page, mirror, batch),
+            false => self.touch(range, page, access, batch),
         }
     }
 
@@ -234,16 +242,23 @@ impl<H: Host> Inside<'_, H> {
         Ok(())
     }
 
-    /// Maps what an access needs, with as much around it as lacks the same.
+    /// Maps what an access needs, with as much around it as lacks the same, and what other faults of the
+    /// batch need of the range.
     ///
     /// # Errors
     /// As [`Inside::fill`].
-    pub fn touch(&self, range: Span, page: u64, access: Access) -> Result<(), Errno> {
-        match self.map_lacking(range, page, access) {
+    pub fn touch(
+        &self,
+        range: Span,
+        page: u64,
+        access: Access,
+        batch: &[Entry<H>],
+    ) -> Result<(), Errno> {
+        match self.map_lacking(range, page, access, batch) {
             Err(Errno::OPNOTSUPP) => {
                 self.unmix(range)?;
                 // What did not come this time may the next.
-                self.map_lacking(range, page, access).map_err(|errno| match errno {
+                self.map_lacking(range, page, access, batch).map_err(|errno| match errno {
                     Errno::OPNOTSUPP => Errno::BUSY,
                     errno => errno,
                 })
@@ -252,24 +267,54 @@ impl<H: Host> Inside<'_, H> {
         }
     }
 
-    fn map_lacking(&self, range: Span, page: u64, access: Access) -> Result<(), Errno> {
-        let lacking = {
-            let ranges = self.svm.ranges.lock();
-            let range = ranges.at(page).filter(|range| !range.unmapped).ok_or(Errno::AGAIN)?;
-            range.lacking(page, access)
+    fn map_lacking(
+        &self,
+        range: Span,
+        page: u64,
+        access: Access,
+        batch: &[Entry<H>],
+    ) -> Result<(), Errno> {
+        let Some(fill) = self.lacking(range, page, access, batch)? else {
+            return self.show_again(range);
         };
-        let Some(span) = lacking else { return self.show_again(range) };
-        // What holds for the page need not hold for those around it.
-        let (alike, attr) = self.attr_around(page, span);
-        let (span, atomic) = (span.clip(alike), attr.atomic);
-        let fill = Fill { span, write: access.writes(), atomic, device_only: false };
         match self.fill(fill) {
             // Something else in the range may be the reason.
-            Err(Errno::FAULT | Errno::PERM) if span.len() > PAGE_SIZE => {
-                self.fill(Fill { span: Span::new(page, page + PAGE_SIZE), ..fill })
+            Err(Errno::FAULT | Errno::PERM) if fill.span.len() > PAGE_SIZE => {
+                self.fill(fill.only(page))
             }
             filled => filled,
         }
+    }
+
+    /// What to ask for so that an access can be made: the page and those around it that lack the same.
+    /// Of pages that have faults of their own in the batch, as much is asked as these need, wherever in
+    /// the range they are.
+    fn lacking(
+        &self,
+        range: Span,
+        page: u64,
+        access: Access,
+        batch: &[Entry<H>],
+    ) -> Result<Option<Fill>, Errno> {
+        // What holds for the page need not hold for those around it.
+        let (alike, attr) = self.attr_around(page, range);
+        let ranges = self.svm.ranges.lock();
+        let known = ranges.at(page).filter(|range| !range.unmapped).ok_or(Errno::AGAIN)?;
+        let Some(span) = known.lacking(page, access) else { return Ok(None) };
+        let mut fill = Fill::new(span.clip(alike), access.writes(), attr.atomic);
+        let mut last = page;
+        for fault in batch.iter().rev().filter(|fault| fault.vm.id == self.vm.id) {
+            let at = fault.addr & !(PAGE_SIZE - 1);
+            // The first of a page is the strongest.
+            if at > last
+                && (alike.start..alike.end).contains(&at)
+                && !known.page(at).allows(fault.access)
+            {
+                fill.ask(at, fault.access.writes());
+            }
+            last = last.max(at);
+        }
+        Ok(Some(fill))
     }
 
     /// Writes the page-table entries of valid pages that a bind has cleared.

@@ -8,6 +8,7 @@
 use fencepost_uapi::fencepost::{INJECT_COPY, INJECT_MIGRATE, PAGE_SIZE};
 use fencepost_uapi::Errno;
 
+use super::bits::Bits;
 use super::devmem::{self, Failures, NewChunk, Reserved};
 use super::room;
 use super::{Inside, OWNER};
@@ -48,8 +49,8 @@ struct Block {
 struct Fate {
     /// Index and order of those with a target.
     targets: Vec<(usize, u32)>,
-    /// Pages whose frames went to the migration, one bit each.
-    handed: [u64; 8],
+    /// Pages whose frames went to the migration.
+    handed: Bits,
     /// Why not all of them move.
     failed: Option<Errno>,
 }
@@ -210,11 +211,11 @@ impl<H: Host> Inside<'_, H> {
         let (targets, mut migration) = match begun {
             Ok(begun) => begun,
             Err(errno) => {
-                give_back_unused(dev, &blocks, &[0; 8]);
+                give_back_unused(dev, &blocks, &Bits::default());
                 return Err(errno);
             }
         };
-        let mut fate = Fate { targets, handed: [0; 8], failed: None };
+        let mut fate = Fate { targets, handed: Bits::default(), failed: None };
         self.choose_targets(&mut migration, pages, &blocks, strict, &mut fate);
         copy_all(dev, &mut migration, &self.failures(), &mut fate);
         if strict && fate.failed.is_some() {
@@ -266,7 +267,7 @@ impl<H: Host> Inside<'_, H> {
             let Some(reserved) = reserved else { break };
             if let Err(error) = blocks.push(Block { first: at, order, reserved }) {
                 devmem::give_back(self.dev(), reserved.frame, 1 << order);
-                give_back_unused(self.dev(), &blocks, &[0; 8]);
+                give_back_unused(self.dev(), &blocks, &Bits::default());
                 return Err(error.into());
             }
             at += 1 << order;
@@ -312,7 +313,7 @@ impl<H: Host> Inside<'_, H> {
             match self.give_target(migration, at, order, blocks) {
                 Some(order) => {
                     for page in at..at + (1 << order) {
-                        fate.handed[page / 64] |= 1 << (page % 64);
+                        fate.handed.put(page, true);
                     }
                     let fits = fate.targets.push_within_capacity((at, order)).is_ok();
                     debug_assert!(fits, "one for each page at most");
@@ -391,11 +392,10 @@ fn copy<H: Host>(
 }
 
 /// Gives the frames back that no migration has seen.
-fn give_back_unused<H: Host>(dev: &Device<H>, blocks: &[Block], handed: &[u64; 8]) {
+fn give_back_unused<H: Host>(dev: &Device<H>, blocks: &[Block], handed: &Bits) {
     for block in blocks {
         for page in 0..1usize << block.order {
-            let index = block.first + page;
-            if handed[index / 64] & (1 << (index % 64)) == 0 {
+            if !handed.has(block.first + page) {
                 devmem::give_back(dev, block.reserved.frame + page as u64, 1);
             }
         }

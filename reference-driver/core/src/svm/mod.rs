@@ -14,6 +14,7 @@
 //!    asking whether what was read of the address space is still true.
 
 pub mod attrs;
+pub mod bits;
 pub mod buffer;
 pub mod devmem;
 pub mod exclusive;

@@ -7,6 +7,7 @@
 use fencepost_uapi::fencepost::{INJECT_DMA_MAP, PAGE_SIZE, SVM_ATOMIC_CPU, SVM_ATOMIC_DEVICE};
 use fencepost_uapi::Errno;
 
+use super::bits::Bits;
 use super::range::{Page, Range, Ranges, Zap};
 use super::{Inside, OWNER};
 use crate::counters::Counter;
@@ -26,14 +27,61 @@ const TRIES: u32 = 1000;
 /// What is asked of pages.
 #[derive(Clone, Copy, Debug)]
 pub struct Fill {
-    /// Which; within one range.
+    /// Where they are; within one range.
     pub span: Span,
-    /// They are to be written.
-    pub write: bool,
+    /// Which; counted from the start of the span.
+    asked: Bits,
+    /// Of these, those that are to be written.
+    write: Bits,
     /// `SVM_ATOMIC_*`: what atomics of the device may do.
     pub atomic: u64,
-    /// All must be in device memory.
-    pub device_only: bool,
+}
+
+impl Fill {
+    /// All pages of a span alike.
+    pub fn new(span: Span, write: bool, atomic: u64) -> Self {
+        let asked = Bits::range(0..(span.len() / PAGE_SIZE) as usize);
+        Fill { span, asked, write: if write { asked } else { Bits::default() }, atomic }
+    }
+
+    /// Asks for a page behind the start, whatever was asked of it before.
+    pub fn ask(&mut self, page: u64, write: bool) {
+        self.span.end = self.span.end.max(page + PAGE_SIZE);
+        let index = ((page - self.span.start) / PAGE_SIZE) as usize;
+        self.asked.put(index, true);
+        self.write.put(index, write);
+    }
+
+    /// One page of these alone.
+    pub fn only(&self, page: u64) -> Self {
+        let index = ((page - self.span.start) / PAGE_SIZE) as usize;
+        Fill::new(Span::new(page, page + PAGE_SIZE), self.write.has(index), self.atomic)
+    }
+
+    /// What is asked of every page, if that is the same.
+    fn default_flags(&self) -> Option<u64> {
+        let all = Bits::range(0..(self.span.len() / PAGE_SIZE) as usize);
+        match self.asked == all {
+            true if self.write == all => Some(Pfn::VALID | Pfn::WRITE),
+            true if self.write == Bits::default() => Some(Pfn::VALID),
+            _ => None,
+        }
+    }
+
+    /// What is asked of a page where that differs.
+    fn request(&self, index: usize) -> Pfn {
+        match (self.asked.has(index), self.write.has(index)) {
+            (false, _) => Pfn::default(),
+            (true, false) => Pfn(Pfn::VALID),
+            (true, true) => Pfn(Pfn::VALID | Pfn::WRITE),
+        }
+    }
+
+    /// The parts that are asked for, with where they are in the span.
+    fn parts(&self) -> impl Iterator<Item = (Span, core::ops::Range<usize>)> + '_ {
+        let addr = |index: usize| self.span.start + index as u64 * PAGE_SIZE;
+        self.asked.runs().map(move |run| (Span::new(addr(run.start), addr(run.end)), run))
+    }
 }
 
 /// What came of one try.
@@ -76,7 +124,7 @@ impl<H: Host> Inside<'_, H> {
     /// Makes pages valid and writes their page-table entries, whatever was there.
     ///
     /// # Errors
-    /// `EFAULT`: no mapping or no permission at all, or not all pages are in device memory and must be;
+    /// `EFAULT`: no mapping or no permission at all;
     /// `EAGAIN`: the range is unmapped; `EPERM`: a page that may not be written; `EOPNOTSUPP`: the range
     /// would be in both memories and must not; `EBUSY`: the address space does not stand still; `ENOMEM`;
     /// `EINTR`.
@@ -92,11 +140,13 @@ impl<H: Host> Inside<'_, H> {
     fn fill_with(&self, fill: Fill, pages: &mut [Pfn], stock: &mut Stock) -> Result<(), Errno> {
         let host = &self.dev().host;
         let mut patience = Patience::new(host);
-        let default_flags = if fill.write { Pfn::VALID | Pfn::WRITE } else { Pfn::VALID };
-        let mut want = Want { default_flags, mask: 0, owner: OWNER };
+        let mut want = match fill.default_flags() {
+            Some(default_flags) => Want { default_flags, mask: 0, owner: OWNER },
+            None => Want { default_flags: 0, mask: Pfn::VALID | Pfn::WRITE, owner: OWNER },
+        };
         loop {
             // What an earlier try left must not ask for anything.
-            pages.fill(Pfn::default());
+            (0..).zip(pages.iter_mut()).for_each(|(index, page)| *page = fill.request(index));
             let read = self.in_window(fill.span.start, |window| {
                 let notifier = window.notifier();
                 let seq = host.read_begin(notifier);
@@ -135,22 +185,22 @@ impl<H: Host> Inside<'_, H> {
                 return Ok(Tried::Retry);
             }
             let range = usable(&mut ranges, fill.span.start)?;
-            if pages.iter().any(|page| self.is_remote(*page)) {
+            let mut asked = fill.parts().flat_map(|(_, run)| &pages[run]);
+            if asked.any(|page| self.is_remote(*page)) {
                 return Ok(Tried::Remote);
             }
-            if fill.device_only && !pages.iter().all(|page| page.has(Pfn::VALID | Pfn::DEVICE)) {
-                return Err(Errno::FAULT);
-            }
-            if !self.svm.tunes.mixed && mixes(range, fill.span, pages) {
+            if !self.svm.tunes.mixed && mixes(range, &fill, pages) {
                 return Err(Errno::OPNOTSUPP);
             }
-            range.clear(self.vm, fill.span, &mut zap);
-            let written = self.record(range, fill, pages).and_then(|()| {
-                let mut mmu = self.vm.mmu();
-                Ok(range.show(self.dev(), &mut mmu, fill.span, stock)?)
-            });
-            if written.is_err() {
-                range.clear(self.vm, fill.span, &mut zap);
+            let mut write = |(part, run): (Span, core::ops::Range<usize>)| {
+                range.clear(self.vm, part, &mut zap);
+                self.record(range, part, fill.atomic, &pages[run])?;
+                Ok(range.show(self.dev(), &mut self.vm.mmu(), part, stock)?)
+            };
+            let written: Result<(), Errno> = fill.parts().try_for_each(&mut write);
+            match written {
+                Ok(()) => self.dev().counters.inc(Counter::SvmFills),
+                Err(_) => fill.parts().for_each(|(part, _)| range.clear(self.vm, part, &mut zap)),
             }
             written.map(|()| Tried::Done)
         })
@@ -162,18 +212,24 @@ impl<H: Host> Inside<'_, H> {
     }
 
     /// Records pages in their range, mapping those of system memory for DMA.
-    fn record(&self, range: &mut Range, fill: Fill, pages: &[Pfn]) -> Result<(), Errno> {
+    fn record(
+        &self,
+        range: &mut Range,
+        part: Span,
+        atomic: u64,
+        pages: &[Pfn],
+    ) -> Result<(), Errno> {
         let dev = self.dev();
         let mut at = 0;
         while at < pages.len() {
             let page = pages[at];
-            let addr = fill.span.start + at as u64 * PAGE_SIZE;
+            let addr = part.start + at as u64 * PAGE_SIZE;
             if !page.has(Pfn::VALID) || page.has(Pfn::ERROR) {
                 at += 1;
                 continue;
             }
             let write = if page.has(Pfn::WRITE) { Page::WRITE } else { 0 };
-            let atomic = match (fill.atomic, page.has(Pfn::DEVICE)) {
+            let atomic = match (atomic, page.has(Pfn::DEVICE)) {
                 (SVM_ATOMIC_CPU, _) => 0,
                 (SVM_ATOMIC_DEVICE, _) | (_, true) => Page::ATOMIC,
                 _ => 0,
@@ -250,11 +306,13 @@ pub fn usable(ranges: &mut Ranges, addr: u64) -> Result<&mut Range, Errno> {
     ranges.at_mut(addr).filter(|range| !range.unmapped).ok_or(Errno::AGAIN)
 }
 
-/// Whether a range has pages in both memories once a part has these.
-fn mixes(range: &Range, part: Span, pages: &[Pfn]) -> bool {
+/// Whether a range has pages in both memories once these are in it.
+fn mixes(range: &Range, fill: &Fill, pages: &[Pfn]) -> bool {
+    let index = |addr: u64| addr.checked_sub(fill.span.start).map(|by| (by / PAGE_SIZE) as usize);
+    let stays = |addr: u64| !index(addr).is_some_and(|index| fill.asked.has(index));
     let has = |device: bool| {
         let is = |page: &Pfn| page.has(Pfn::VALID) && page.has(Pfn::DEVICE) == device;
-        pages.iter().any(is) || range.has_beside(part, device)
+        fill.parts().any(|(_, run)| pages[run].iter().any(is)) || range.has_any(device, stays)
     };
     has(true) && has(false)
 }

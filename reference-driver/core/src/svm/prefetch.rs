@@ -72,7 +72,7 @@ impl<H: Host> Inside<'_, H> {
     fn map_one(&self, addr: u64, write: bool, mirror: Span) -> Result<Span, Errno> {
         let access = if write { Access::Write } else { Access::Read };
         let range = self.find_or_insert(addr, write, mirror)?;
-        self.touch(range, addr, access)?;
+        self.touch(range, addr, access, &[])?;
         Ok(range)
     }
 

@@ -186,11 +186,12 @@ impl Range {
         self.pages.iter().any(|page| !page.is_none())
     }
 
-    /// Whether any valid page outside of a part is in device memory, or in system memory.
-    pub fn has_beside(&self, part: Span, device: bool) -> bool {
-        let within = self.index(part.start)..self.index(part.end - 1) + 1;
-        let beside = self.pages[..within.start].iter().chain(&self.pages[within.end..]);
-        beside.into_iter().any(|page| !page.is_none() && page.is_device() == device)
+    /// Whether any valid page among some is in device memory, or in system memory.
+    pub fn has_any(&self, device: bool, among: impl Fn(u64) -> bool) -> bool {
+        let mut pages = (0..).zip(&self.pages);
+        pages.any(|(index, page)| {
+            !page.is_none() && page.is_device() == device && among(self.addr(index))
+        })
     }
 
     /// A part of the range, enlarged to whole DMA mappings.

@@ -8,6 +8,7 @@ mod objects;
 mod skeleton;
 mod svm;
 mod svm_atomic;
+mod svm_batch;
 mod svm_mixed;
 mod svm_move;
 mod svm_property;

@@ -23,7 +23,7 @@ impl Svm<'_> {
         });
     }
 
-    fn faults_call(&self, action: u32, entries: u64) -> Result<SvmFaults, Errno> {
+    pub(crate) fn faults_call(&self, action: u32, entries: u64) -> Result<SvmFaults, Errno> {
         let timeout_ms = u32::from(action == SVM_FAULTS_WAIT);
         let mut args = SvmFaults { action, timeout_ms, entries, ..Default::default() };
         self.c.call(SVM_FAULTS, &mut args).map(|_| args)

@@ -91,6 +91,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("live.dma_pages", "pages mapped for the device now"),
     ("live.parked", "jobs that wait for a fault now"),
     ("svm.mixed", "ranges brought back since only a part of them was on the device"),
+    ("svm.fills", "times that pages were read and mapped together"),
 ];
 
 /// Whether a counter has that name.
