@@ -138,6 +138,10 @@ impl Mirror for World {
         self.number()
     }
 
+    fn has_peers(&self) -> bool {
+        *super::module_parameters::devices.value() > 1
+    }
+
     fn mm_id(&self, mm: &Mm) -> u64 {
         mm.raw() as u64
     }

@@ -465,7 +465,7 @@ undo:
 	return -ENOMEM;
 }
 
-/* Where the bytes of a page are. */
+/* Where the bytes of a page are, of whichever device. */
 static void *fp_bytes(struct page *page)
 {
 	if (is_device_private_page(page)) {
@@ -493,7 +493,7 @@ void fp_migrate_copy(struct fp_migration *m, u64 i)
 			clear_page(fp_bytes(to + j));
 	}
 	/* the device wrote, for all the kernel knows: what MADV_FREE gave up is wanted again */
-	if (from && is_device_private_page(from))
+	if (from && is_device_private_page(from) && !is_device_private_page(to))
 		folio_set_dirty(page_folio(to));
 	m->copied[i] = true;
 }

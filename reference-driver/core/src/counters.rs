@@ -108,6 +108,7 @@ counters! {
     LiveParked = "live.parked",
     SvmMixed = "svm.mixed",
     SvmFills = "svm.fills",
+    SvmAcross = "svm.migrated.across",
 }
 
 const fn same(a: &str, b: &str) -> bool {

@@ -220,6 +220,7 @@ pub const COUNTERS: &[&str] = &[
     "live.parked",
     "svm.mixed",
     "svm.fills",
+    "svm.migrated.across",
 ];
 
 // ---- GEM ---------------------------------------------------------------------------------------
@@ -773,9 +774,10 @@ pub const SVM_ATOMIC_DEVICE: u64 = 1;
 pub const SVM_ATOMIC_GLOBAL: u64 = 2;
 /// Atomics of the device fault (kind `PERMISSION`).
 pub const SVM_ATOMIC_CPU: u64 = 3;
-/// All pages that can.
+/// All pages that can; those in the memory of another device of the driver move from there directly.
 pub const SVM_POLICY_ALL: u64 = 0;
-/// Pages of system memory; those in the memory of another device stay.
+/// Pages of system memory; those in the memory of another device stay, which [`SVM_MIGRATE_STRICT`]
+/// tells as `EBUSY`. An access of the GPU still brings them to system memory.
 pub const SVM_POLICY_SYSTEM: u64 = 1;
 
 record! {
@@ -784,7 +786,8 @@ record! {
     /// call succeeds. With [`SVM_MIGRATE_STRICT`] all pages move or none does, as
     /// `drm_pagemap_migrate_to_devmem`: `EINVAL`: not within one mapping of the CPU; `ENOENT`: nothing
     /// mapped; `EBUSY`: not private anonymous memory, or a page that does not move now; `ENOMEM`: no
-    /// memory there, also after eviction; `EIO`: the copy failed. `EOPNOTSUPP`: the VM does not take
+    /// memory there, also after eviction; `EIO`: the copy failed. None means that each is where it was;
+    /// what was in another device's memory may be in the system's. `EOPNOTSUPP`: the VM does not take
     /// faults; `EINVAL`: no size, a range beyond the VM; `EFAULT`: the address space has ended.
     pub struct SvmMigrate("drm_fencepost_svm_migrate"), 56 {
         /// Must be zero.

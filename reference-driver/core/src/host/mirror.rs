@@ -132,7 +132,7 @@ pub struct Invalidation {
 /// Which pages a migration takes and which way: `struct migrate_vma`, `migrate_device_range`.
 pub enum Way<'a, W: Mirror> {
     /// To device memory: system memory and empty pages of one VMA and, with `devices`, device
-    /// memory of the owner as well.
+    /// memory of the owner as well, also that of this device, which is to stay.
     ToDevice {
         /// The address space.
         mm: &'a W::Mm,
@@ -233,6 +233,11 @@ pub trait Mirror: Sized {
         0
     }
 
+    /// Whether there may be other devices of the same owner, whose memory is found at addresses.
+    fn has_peers(&self) -> bool {
+        false
+    }
+
     /// A number that no other address space has at the same time.
     fn mm_id(&self, mm: &Self::Mm) -> u64;
 
@@ -328,7 +333,7 @@ pub trait Mirror: Sized {
         target: Target,
     ) -> Result<(), Errno>;
 
-    /// Copies what is at an index to its target. A page without a copied target stays.
+    /// Copies what is at an index to its target, also from another device of the owner. A page without a copied target stays.
     ///
     /// # Errors
     /// `EIO`: the copy failed; the page stays where it is.

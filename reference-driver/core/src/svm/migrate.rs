@@ -5,7 +5,7 @@
 //! nothing else is asked of it, so that room is made before. Page tables follow by the invalidations that
 //! the world reports.
 
-use fencepost_uapi::fencepost::{INJECT_COPY, INJECT_MIGRATE, PAGE_SIZE};
+use fencepost_uapi::fencepost::{INJECT_COPY, INJECT_MIGRATE, PAGE_SIZE, SVM_POLICY_ALL};
 use fencepost_uapi::Errno;
 
 use super::bits::Bits;
@@ -51,6 +51,8 @@ struct Fate {
     targets: Vec<(usize, u32)>,
     /// Pages whose frames went to the migration.
     handed: Bits,
+    /// Of these, pages that come from another device.
+    across: Bits,
     /// Why not all of them move.
     failed: Option<Errno>,
 }
@@ -202,11 +204,13 @@ impl<H: Host> Inside<'_, H> {
 
     fn piece_to_device(&self, piece: Span, strict: bool) -> Result<u64, Errno> {
         let dev = self.dev();
+        let leaving = self.may_leave_peers(piece);
+        let devices = strict || dev.host.has_peers() && leaving != Bits::default();
         let blocks = self.make_blocks(piece)?;
         // All that can fail for lack of memory comes before pages are locked.
         let pages = (piece.len() / PAGE_SIZE) as usize;
         let targets = Vec::with_capacity(pages).map_err(Errno::from);
-        let way = Way::ToDevice { mm: &self.svm.mm, span: piece, owner: OWNER, devices: strict };
+        let way = Way::ToDevice { mm: &self.svm.mm, span: piece, owner: OWNER, devices };
         let begun = targets.and_then(|targets| Ok((targets, dev.host.migrate_setup(way)?)));
         let (targets, mut migration) = match begun {
             Ok(begun) => begun,
@@ -215,18 +219,22 @@ impl<H: Host> Inside<'_, H> {
                 return Err(errno);
             }
         };
-        let mut fate = Fate { targets, handed: Bits::default(), failed: None };
-        self.choose_targets(&mut migration, pages, &blocks, strict, &mut fate);
+        let (handed, across) = (Bits::default(), Bits::default());
+        let mut fate = Fate { targets, handed, across, failed: None };
+        self.choose_targets(&mut migration, (pages, &blocks, &leaving), strict, &mut fate);
         copy_all(dev, &mut migration, &self.failures(), &mut fate);
         if strict && fate.failed.is_some() {
             fate.targets.iter().for_each(|(at, _)| dev.host.migrate_keep(&mut migration, *at));
         }
         dev.delay(Point::SvmCopied);
         dev.host.migrate_commit(&mut migration);
-        let mut moved = 0;
+        let (mut moved, mut across) = (0, 0);
         for (at, order) in &fate.targets {
             match dev.host.migrate_moved(&migration, *at) {
-                true => moved += 1 << order,
+                true => {
+                    moved += 1 << order;
+                    across += if fate.across.has(*at) { 1 << order } else { 0 };
+                }
                 false => fate.failed = fate.failed.or(Some(Errno::BUSY)),
             }
         }
@@ -235,10 +243,22 @@ impl<H: Host> Inside<'_, H> {
         give_back_unused(dev, &blocks, &fate.handed);
         devmem::drain(dev);
         dev.counters.add(Counter::SvmToDevice, moved);
+        dev.counters.add(Counter::SvmAcross, across);
         match fate.failed.filter(|_| strict) {
             Some(errno) => Err(errno),
             None => Ok(moved),
         }
+    }
+
+    /// Pages of a piece that may leave the memory of other devices, if they are there.
+    fn may_leave_peers(&self, piece: Span) -> Bits {
+        let mut leaving = Bits::default();
+        let attrs = self.svm.attrs.lock();
+        for (part, _) in attrs.pieces(piece).filter(|(_, attr)| attr.policy == SVM_POLICY_ALL) {
+            let index = |addr: u64| ((addr - piece.start) / PAGE_SIZE) as usize;
+            (index(part.start)..index(part.end)).for_each(|index| leaving.put(index, true));
+        }
+        leaving
     }
 
     /// Blocks for a piece, as large as alignment and memory allow; pages may be left without.
@@ -283,12 +303,11 @@ impl<H: Host> Inside<'_, H> {
         }
     }
 
-    /// Gives each page that can move its frame.
+    /// Gives each page that can move its frame; of those on other devices the ones that may leave.
     fn choose_targets(
         &self,
         migration: &mut H::Migration,
-        pages: usize,
-        blocks: &[Block],
+        (pages, blocks, leaving): (usize, &[Block], &Bits),
         strict: bool,
         fate: &mut Fate,
     ) {
@@ -298,9 +317,19 @@ impl<H: Host> Inside<'_, H> {
             let order = match host.migrate_source(migration, at) {
                 Source::System { order } => order,
                 Source::Empty => 0,
-                Source::Device { order, .. } => {
+                Source::Device { device, order, .. } if device == host.device() => {
                     // It is there already.
                     host.migrate_keep(migration, at);
+                    at += 1 << order;
+                    continue;
+                }
+                Source::Device { order, .. } if leaving.has(at) => {
+                    fate.across.put(at, true);
+                    order
+                }
+                Source::Device { order, .. } => {
+                    host.migrate_keep(migration, at);
+                    fate.failed = fate.failed.or(Some(Errno::BUSY));
                     at += 1 << order;
                     continue;
                 }

@@ -11,6 +11,7 @@ mod svm_atomic;
 mod svm_batch;
 mod svm_mixed;
 mod svm_move;
+mod svm_peers;
 mod svm_property;
 mod svm_race;
 mod syncobjs;

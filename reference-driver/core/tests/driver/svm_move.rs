@@ -13,7 +13,13 @@ pub(crate) const DEVICE: Option<Option<u8>> = Some(Some(0));
 pub(crate) const SYSTEM: Option<Option<u8>> = Some(None);
 
 impl Svm<'_> {
-    fn migrate(&self, start: u64, size: u64, region: u32, flags: u32) -> Result<u64, Errno> {
+    pub(crate) fn migrate(
+        &self,
+        start: u64,
+        size: u64,
+        region: u32,
+        flags: u32,
+    ) -> Result<u64, Errno> {
         let vm_id = self.vm;
         let mut args = SvmMigrate { vm_id, flags, start, size, region, ..Default::default() };
         self.c.call(SVM_MIGRATE, &mut args).map(|_| args.pages)

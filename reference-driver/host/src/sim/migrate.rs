@@ -3,6 +3,8 @@
 //! Owns a migration under way: what was found at each page, where it goes, and the way back when it does
 //! not go there.
 
+use std::collections::BTreeSet;
+
 use fencepost_core::gpuva::Span;
 use fencepost_core::host::Host;
 use fencepost_core::host::mirror::{Event, Pfn, Source, Target, Way};
@@ -22,8 +24,8 @@ struct Item {
     source: Source,
     /// Page of system memory, if that is the source.
     page: Option<u64>,
-    /// Frame of this device, if that is the source.
-    frame: Option<u64>,
+    /// Device and frame, if that is the source.
+    frame: Option<(u8, u64)>,
     mappers: Vec<Mapper>,
     /// Mappings that were taken away from the frame.
     taken_maps: u32,
@@ -111,12 +113,11 @@ impl SimHost {
         devices: bool,
     ) -> Result<SimMigration, Errno> {
         self.check_area(mm, span)?;
-        let device = self.number();
         let collect = |machine: &mut Machine| {
             let mut items: Vec<Item> = vec![];
             let end = span.end / PAGE_SIZE;
             for number in numbers(span) {
-                let item = take_for_device(machine, mm, number, end, device, devices);
+                let item = take_for_device(machine, mm, number, end, devices);
                 items.push(item);
             }
             items
@@ -167,7 +168,7 @@ impl SimHost {
         let mut machine = self.cpu().machine();
         machine.frames.get_mut(&(device, frame)).expect("known").locked = true;
         item.source = Source::Device { device, frame, order: 0 };
-        item.frame = Some(frame);
+        item.frame = Some((device, frame));
         item.taken_maps = mappers.len() as u32;
         item.mappers = mappers;
         item
@@ -187,8 +188,14 @@ impl SimHost {
 
     /// Devices of which frames came free look for them.
     fn wake_if_freed(&self) {
-        if self.has_freed() {
-            self.wake();
+        let freed: BTreeSet<u8> =
+            self.cpu().machine().freed.iter().map(|(device, _)| *device).collect();
+        for device in freed {
+            match self.cpu().driver(device) {
+                _ if device == self.number() => self.wake(),
+                Some(driver) => driver.host().wake(),
+                None => {}
+            }
         }
     }
 
@@ -233,7 +240,7 @@ impl SimHost {
         for item in &mut migration.items[index..index + (1 << order)] {
             let data = match (item.page, item.frame) {
                 (Some(page), _) => machine.pages[&page].data.clone(),
-                (_, Some(frame)) => machine.frames[&(device, frame)].data.clone(),
+                (_, Some(from)) => machine.frames[&from].data.clone(),
                 _ => zeros(),
             };
             if let Some(frame) = item.to_frame {
@@ -342,7 +349,7 @@ impl SimHost {
                 continue;
             }
             let mut machine = self.cpu().machine();
-            release_source(&mut machine, device, item);
+            release_source(&mut machine, item);
             if let Some(frame) = item.to_frame {
                 machine.frames.get_mut(&(device, frame)).expect("the target").locked = false;
                 machine.free_frame(device, frame);
@@ -357,7 +364,6 @@ impl SimHost {
 
     /// A source that stays is mapped again.
     fn restore(&self, item: &mut Item) {
-        let device = self.number();
         let mut machine = self.cpu().machine();
         for (mm, number, write) in std::mem::take(&mut item.mappers) {
             if machine.space(mm).ptes.get(&number) != Some(&Pte::Moving) {
@@ -365,12 +371,12 @@ impl SimHost {
             }
             let pte = match (item.page, item.frame) {
                 (Some(page), _) => Pte::Present { page, write },
-                (_, Some(frame)) => Pte::Device { device, frame, write },
+                (_, Some((device, frame))) => Pte::Device { device, frame, write },
                 _ => continue,
             };
             machine.put(mm, number, pte);
         }
-        release_source(&mut machine, device, item);
+        release_source(&mut machine, item);
     }
 
     pub(super) fn exclusive(
@@ -428,7 +434,7 @@ impl SimHost {
 }
 
 /// The source of an item is let go of by the migration.
-fn release_source(machine: &mut Machine, device: u8, item: &Item) {
+fn release_source(machine: &mut Machine, item: &Item) {
     if let Some(page) = item.page {
         let known = machine.pages.get_mut(&page).expect("the source");
         known.locked = false;
@@ -436,7 +442,7 @@ fn release_source(machine: &mut Machine, device: u8, item: &Item) {
         known.maps -= 1;
         machine.free_page(page);
     }
-    if let Some(frame) = item.frame {
+    if let Some((device, frame)) = item.frame {
         let known = machine.frames.get_mut(&(device, frame)).expect("the source");
         known.locked = false;
         known.maps -= item.taken_maps;
@@ -468,14 +474,7 @@ fn split_source(migration: &mut SimMigration, index: usize, order: u32) {
 }
 
 /// Takes a page away for a device.
-fn take_for_device(
-    machine: &mut Machine,
-    mm: usize,
-    number: u64,
-    end: u64,
-    device: u8,
-    devices: bool,
-) -> Item {
+fn take_for_device(machine: &mut Machine, mm: usize, number: u64, end: u64, devices: bool) -> Item {
     let mut item = Item::new(Source::Stays);
     let anonymous =
         machine.area(mm, number * PAGE_SIZE).is_some_and(|(_, a)| matches!(a.kind, Kind::Anon(_)));
@@ -495,13 +494,13 @@ fn take_for_device(
                 item.mappers = vec![(mm, number, write)];
             }
         }
-        Some(Pte::Device { device: d, frame, write }) if devices && d == device => {
+        Some(Pte::Device { device, frame, write }) if devices => {
             let known = &machine.frames[&(device, frame)];
             if known.maps == 1 && !known.locked {
                 item.source = Source::Device { device, frame, order: 0 };
                 take_away(machine, mm, number);
                 machine.frames.get_mut(&(device, frame)).expect("known").locked = true;
-                item.frame = Some(frame);
+                item.frame = Some((device, frame));
                 item.taken_maps = 1;
                 item.mappers = vec![(mm, number, write)];
             }

@@ -97,6 +97,10 @@ impl Mirror for SimHost {
         self.number()
     }
 
+    fn has_peers(&self) -> bool {
+        self.cpu().next_device() > 1
+    }
+
     fn mm_id(&self, mm: &SimMm) -> u64 {
         mm.0 as u64
     }

@@ -92,6 +92,7 @@ pub const COUNTERS: &[(&str, &str)] = &[
     ("live.parked", "jobs that wait for a fault now"),
     ("svm.mixed", "ranges brought back since only a part of them was on the device"),
     ("svm.fills", "times that pages were read and mapped together"),
+    ("svm.migrated.across", "pages moved to the device directly from another device"),
 ];
 
 /// Whether a counter has that name.
