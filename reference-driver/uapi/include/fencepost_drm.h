@@ -805,9 +805,16 @@ struct drm_fencepost_svm_attr {
 #define DRM_FENCEPOST_SVM_ATOMIC_GLOBAL          2ULL
 /* Atomics of the device fault (kind PERMISSION). */
 #define DRM_FENCEPOST_SVM_ATOMIC_CPU             3ULL
-/* All pages that can. */
+/*
+ * All pages that can; those in the memory of another device of the driver move from there
+ * directly.
+ */
 #define DRM_FENCEPOST_SVM_POLICY_ALL             0ULL
-/* Pages of system memory; those in the memory of another device stay. */
+/*
+ * Pages of system memory; those in the memory of another device stay, which
+ * DRM_FENCEPOST_SVM_MIGRATE_STRICT tells as EBUSY. An access of the GPU still brings them to
+ * system memory.
+ */
 #define DRM_FENCEPOST_SVM_POLICY_SYSTEM          1ULL
 
 /*
@@ -816,9 +823,10 @@ struct drm_fencepost_svm_attr {
  * left out, and the call succeeds. With DRM_FENCEPOST_SVM_MIGRATE_STRICT all pages move or
  * none does, as drm_pagemap_migrate_to_devmem: EINVAL: not within one mapping of the CPU;
  * ENOENT: nothing mapped; EBUSY: not private anonymous memory, or a page that does not move
- * now; ENOMEM: no memory there, also after eviction; EIO: the copy failed. EOPNOTSUPP: the
- * VM does not take faults; EINVAL: no size, a range beyond the VM; EFAULT: the address space
- * has ended.
+ * now; ENOMEM: no memory there, also after eviction; EIO: the copy failed. None means that
+ * each is where it was; what was in another device's memory may be in the system's.
+ * EOPNOTSUPP: the VM does not take faults; EINVAL: no size, a range beyond the VM; EFAULT:
+ * the address space has ended.
  */
 struct drm_fencepost_svm_migrate {
 	/* Must be zero. */
@@ -1058,6 +1066,11 @@ struct drm_fencepost_svm_tune {
 #define DRM_FENCEPOST_SVM_TUNE_FAULT_ENTRIES     4
 /* Of the device: most entries that are serviced together: 1 to 256; 64. */
 #define DRM_FENCEPOST_SVM_TUNE_FAULT_BATCH       5
+/*
+ * Of VMs: 1: the GPU may have pages of a range in device and system memory at once; 0: a
+ * fault that would make it so brings all of the range to system memory, as xe does; 1.
+ */
+#define DRM_FENCEPOST_SVM_TUNE_MIXED             6
 
 /* Looks at the replayable fault buffer of the device, or takes its servicing in hand. */
 struct drm_fencepost_svm_faults {
@@ -1181,7 +1194,10 @@ struct drm_fencepost_svm_faults {
 #define DRM_FENCEPOST_COUNTER_LIVE_SVM_PAGES     84
 #define DRM_FENCEPOST_COUNTER_LIVE_DMA_PAGES     85
 #define DRM_FENCEPOST_COUNTER_LIVE_PARKED        86
-#define DRM_FENCEPOST_COUNTERS                   87
+#define DRM_FENCEPOST_COUNTER_SVM_MIXED          87
+#define DRM_FENCEPOST_COUNTER_SVM_FILLS          88
+#define DRM_FENCEPOST_COUNTER_SVM_MIGRATED_ACROSS 89
+#define DRM_FENCEPOST_COUNTERS                   90
 
 /* ---- GPU commands ---- */
 
