@@ -132,7 +132,7 @@ impl SimHost {
     /// `EFAULT`: a segmentation fault; `EAGAIN`: the page is locked by somebody who goes on only after
     /// this; what moving it back came to (`SIGBUS`).
     pub(super) fn cpu_touch(&self, mm: usize, addr: u64, write: bool) -> Result<(), Errno> {
-        for _ in 0..100_000 {
+        for _ in 0..2_000_000 {
             let found = self.cpu().machine().touch(mm, addr, write)?;
             match found {
                 Found::Done => return Ok(()),

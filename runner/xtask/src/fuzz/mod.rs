@@ -52,6 +52,8 @@ pub(crate) struct Totals {
     unwound: u64,
     injected: u64,
     faults: u64,
+    shared: u64,
+    moved: u64,
 }
 
 /// Runs the task.
@@ -68,7 +70,7 @@ pub(crate) fn task(options: Options) -> Result<String, Findings> {
     let seconds = start.elapsed().as_secs_f64();
     Ok(format!(
         "fuzz: {} calls ({} succeeded) in {} worlds, {seconds:.1} s, {:.0} calls/s; {} jobs, {} evictions, \
-         {} binds unwound, {} failures injected, {} faults; no panic, no leak, no broken invariant",
+         {} binds unwound, {} failures injected, {} faults; {} faults serviced, {} pages moved; no panic, no leak, no broken invariant",
         totals.calls,
         totals.succeeded,
         totals.worlds,
@@ -78,6 +80,8 @@ pub(crate) fn task(options: Options) -> Result<String, Findings> {
         totals.unwound,
         totals.injected,
         totals.faults,
+        totals.shared,
+        totals.moved,
     ))
 }
 
@@ -117,6 +121,8 @@ impl Totals {
         self.unwound += other.unwound;
         self.injected += other.injected;
         self.faults += other.faults;
+        self.shared += other.shared;
+        self.moved += other.moved;
     }
 }
 
@@ -160,6 +166,8 @@ fn one_world(seed: u64, calls: u64, check: u64) -> Totals {
         unwound: sim.counter("binds.unwound"),
         injected: sim.counter("injected"),
         faults: sim.counter("faults.device"),
+        shared: sim.counter("svm.faults") - sim.counter("svm.cancels"),
+        moved: sim.counter("svm.migrated.to_device"),
     }
 }
 
@@ -185,6 +193,10 @@ fn assert_consistent(sim: &Sim, clients: &[Client]) {
     let files: Vec<_> = clients.iter().map(|client| client.seat.file.file.clone()).collect();
     sim.driver().assert_consistent(&files);
     assert_eq!(sim.counter("live.bos"), sim.host().objects() as u64, "objects of the host");
+    let (_, notifiers, frames) = sim.host().mirrored();
+    assert_eq!(sim.counter("live.notifiers"), notifiers as u64, "notifiers");
+    assert!(sim.counter("live.svm_pages") >= frames as u64, "frames");
+    assert_eq!(sim.counter("live.dma_pages"), sim.host().dma_pages(), "DMA mappings");
 }
 
 fn assert_nothing_left(sim: &Sim) {
@@ -194,6 +206,7 @@ fn assert_nothing_left(sim: &Sim) {
         assert!(value == 0 || !name.starts_with("live."), "{value} {name} at the end");
     }
     assert_eq!(sim.host().objects(), 0, "objects of the host at the end");
+    assert_eq!(sim.host().mirrored(), (0, 0, 0), "DMA mappings, notifiers, frames at the end");
     let made = sim.counter("jobs.submitted");
     let ends = ["jobs.completed", "jobs.failed", "jobs.timeout", "jobs.cancelled"];
     let ended: u64 = ends.iter().map(|name| sim.counter(name)).sum();

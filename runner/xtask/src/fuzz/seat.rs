@@ -2,7 +2,9 @@
 
 use std::rc::Rc;
 
-use fencepost_fixtures::device::fuzz::Seat;
+use fencepost_core::gpuva::Span;
+use fencepost_fixtures::device::fuzz::{Change, Seat};
+use fencepost_host::sim::cpu::Kind;
 use fencepost_host::sim::{Sim, SimFile};
 use fencepost_uapi::Errno;
 
@@ -42,6 +44,7 @@ impl Seat for SimSeat {
     }
 
     fn close(&self) {
+        self.sim.host().exit_mm(self.file.task);
         self.sim.close(&self.file);
     }
 
@@ -71,6 +74,32 @@ impl Seat for SimSeat {
 
     fn free(&self, mark: u64) {
         self.sim.host().free_user(self.file.task, mark);
+    }
+
+    fn field(&self) -> u64 {
+        0x7000_0000_0000
+    }
+
+    fn change(&self, change: Change, start: u64, len: u64) {
+        let (host, task, span) = (self.sim.host(), self.file.task, Span::new(start, start + len));
+        match change {
+            Change::Map => host.mmap_cpu(task, span, true, Kind::Anon(0)),
+            Change::MapHuge => host.mmap_cpu(task, span, true, Kind::Anon(9)),
+            Change::MapShared => host.mmap_cpu(task, span, true, Kind::Shared),
+            Change::Unmap => host.munmap(task, span),
+            Change::ReadOnly => host.mprotect(task, span, true, false),
+            Change::Forbid => host.mprotect(task, span, false, false),
+            Change::Allow => host.mprotect(task, span, true, true),
+            Change::Discard => host.discard(task, span),
+            Change::PageOut => host.swap_out(task, span),
+            // A segmentation fault, or a page that cannot come back: the process catches the signal.
+            Change::Load => drop(host.cpu_load(task, start)),
+            Change::Store(value) => drop(host.cpu_store(task, start, value)),
+        }
+    }
+
+    fn apart(&self, len: u64) -> u64 {
+        self.alloc(len)
     }
 
     fn read(&self, addr: u64, bytes: &mut [u8]) -> bool {

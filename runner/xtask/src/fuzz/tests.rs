@@ -9,6 +9,7 @@ fn a_short_run_finds_nothing() {
     assert_eq!(totals.calls, 6_000);
     assert!(totals.succeeded > 1_500, "most calls are valid: {totals:?}");
     assert!(totals.jobs > 0 && totals.unwound > 0, "the calls reach far: {totals:?}");
+    assert!(totals.shared > 0 && totals.moved > 0, "also shared memory: {totals:?}");
 }
 
 #[test]
