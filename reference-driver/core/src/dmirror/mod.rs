@@ -430,9 +430,7 @@ impl<H: Host> Dmirror<H> {
 
     /// `EPERM` when a page of the range is exclusive still.
     fn check_exclusive(file: &File<H>, span: Span) -> Result<(), Errno> {
-        let table = file.mirrored.table.lock();
-        let mut pages = (span.start..span.end).step_by(SIZE_4K as usize);
-        match pages.any(|addr| matches!(table.walk(addr), Some((_, Tag::Atomic)))) {
+        match file.mirrored.table.lock().has_exclusive(span) {
             true => Err(Errno::PERM),
             false => Ok(()),
         }

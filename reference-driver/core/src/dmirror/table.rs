@@ -2,12 +2,12 @@
 //!
 //! Owns the entries and what the world holds for them. The lock around it is the caller's.
 
+use core::ops::ControlFlow;
+
 use crate::facade::AllocError;
 use crate::gpuva::Span;
 use crate::host::{Aperture, BusError, Host, Phys};
-use crate::pgtable::{
-    Leave, PageTable, Props, Run, Source, Stock, Target, SIZE_2M, SIZE_4K, VA_END,
-};
+use crate::pgtable::{Entry, Leave, PageTable, Props, Run, Source, Stock, Target, SIZE_4K, VA_END};
 
 /// What may be done with a page of the mirror.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,9 +19,6 @@ pub(super) enum Tag {
     /// It is exclusive to the device; by the interface it is read, and counts as absent for writes.
     Atomic = 2,
 }
-
-/// Ranges that are tried as a whole when they are empty.
-const SKIPS: [u64; 3] = [1 << 39, 1 << 30, SIZE_2M];
 
 /// The mirror of one file.
 pub(super) struct Table {
@@ -35,18 +32,6 @@ impl Table {
     /// [`AllocError`].
     pub(super) fn new() -> Result<Self, AllocError> {
         Ok(Table { pages: PageTable::new()? })
-    }
-
-    /// What is at an address.
-    pub(super) fn walk(&self, addr: u64) -> Option<(Phys, Tag)> {
-        let entry = self.pages.walk(addr)?;
-        let Target::Memory(phys) = entry.target else { return None };
-        let tag = match entry.kind {
-            1 => Tag::Write,
-            2 => Tag::Atomic,
-            _ => Tag::Read,
-        };
-        Some((phys, tag))
     }
 
     /// Shows pages from an address on, in place of what was there. The stock holds what a map of them
@@ -75,18 +60,14 @@ impl Table {
     /// Forgets a range. Allocates nothing.
     pub(super) fn erase<H: Host>(&mut self, host: &H, span: Span, stock: &mut Stock) {
         let span = span.clip(Span::new(0, VA_END));
-        let mut addr = span.start;
         let mut found = false;
-        while addr < span.end {
-            match self.walk(addr) {
-                Some((phys, _)) => {
-                    found = true;
-                    release(host, phys);
-                    addr += SIZE_4K;
-                }
-                None => addr = self.skip(addr, span.end),
+        let _ = self.pages.each::<()>(span, |entry| {
+            found = true;
+            if let Some((phys, _)) = page(&entry) {
+                release(host, phys);
             }
-        }
+            ControlFlow::Continue(())
+        });
         if found {
             // Small pages are taken out without new nodes.
             let done = self.pages.unmap(span, Leave::Nothing, stock);
@@ -94,18 +75,13 @@ impl Table {
         }
     }
 
-    /// The next address that may have a page.
-    fn skip(&self, addr: u64, end: u64) -> u64 {
-        if addr + SIZE_4K == end {
-            return end;
-        }
-        for size in SKIPS {
-            let piece = Span::new(addr, (addr / size + 1).saturating_mul(size).min(end));
-            if self.pages.count(piece) == [0; 3] {
-                return piece.end;
-            }
-        }
-        addr + SIZE_4K
+    /// Whether a page of a range is exclusive.
+    pub(super) fn has_exclusive(&self, span: Span) -> bool {
+        let walked = self.pages.each(span, |entry| match page(&entry) {
+            Some((_, Tag::Atomic)) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        walked.is_break()
     }
 
     /// Reads pages as long as they are there, into `buf`; gives their number.
@@ -118,13 +94,9 @@ impl Table {
         start: u64,
         buf: &mut [u8],
     ) -> Result<u64, BusError> {
-        let mut done = 0;
-        for page in buf.chunks_exact_mut(SIZE_4K as usize) {
-            let Some((phys, _)) = self.walk(start + done * SIZE_4K) else { break };
-            host.gpu_read(phys, page)?;
-            done += 1;
-        }
-        Ok(done)
+        let span = Span::new(start, start + buf.len() as u64);
+        let mut parts = buf.chunks_exact_mut(SIZE_4K as usize);
+        self.run(span, |phys, _| parts.next().map(|part| host.gpu_read(phys, part)))
     }
 
     /// Writes pages as long as they are there and may be written; gives their number.
@@ -132,14 +104,47 @@ impl Table {
     /// # Errors
     /// As [`Table::read`].
     pub(super) fn write<H: Host>(&self, host: &H, start: u64, buf: &[u8]) -> Result<u64, BusError> {
-        let mut done = 0;
-        for page in buf.chunks_exact(SIZE_4K as usize) {
-            let Some((phys, Tag::Write)) = self.walk(start + done * SIZE_4K) else { break };
-            host.gpu_write(phys, page)?;
-            done += 1;
-        }
-        Ok(done)
+        let span = Span::new(start, start + buf.len() as u64);
+        let mut parts = buf.chunks_exact(SIZE_4K as usize);
+        self.run(span, |phys, tag| {
+            let part = parts.next().filter(|_| tag == Tag::Write);
+            part.map(|part| host.gpu_write(phys, part))
+        })
     }
+
+    /// Does something with the pages of a range as long as they are there and `one` takes them; gives
+    /// their number.
+    fn run(
+        &self,
+        span: Span,
+        mut one: impl FnMut(Phys, Tag) -> Option<Result<(), BusError>>,
+    ) -> Result<u64, BusError> {
+        let mut done = 0;
+        let walked = self.pages.each(span, |entry| {
+            let here = page(&entry).filter(|_| entry.span.start == span.start + done * SIZE_4K);
+            match here.and_then(|(phys, tag)| one(phys, tag)) {
+                Some(Ok(())) => done += 1,
+                Some(Err(error)) => return ControlFlow::Break(Err(error)),
+                None => return ControlFlow::Break(Ok(())),
+            }
+            ControlFlow::Continue(())
+        });
+        match walked {
+            ControlFlow::Break(Err(error)) => Err(error),
+            _ => Ok(done),
+        }
+    }
+}
+
+/// What an entry shows.
+fn page(entry: &Entry) -> Option<(Phys, Tag)> {
+    let Target::Memory(phys) = entry.target else { return None };
+    let tag = match entry.kind {
+        1 => Tag::Write,
+        2 => Tag::Atomic,
+        _ => Tag::Read,
+    };
+    Some((phys, tag))
 }
 
 /// Gives back what the world holds for an entry.

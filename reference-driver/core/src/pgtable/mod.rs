@@ -33,6 +33,8 @@ mod write;
 pub use stock::{Need, Spares, Stock};
 pub use tlb::Tlb;
 
+use core::ops::ControlFlow;
+
 use crate::facade::{AllocError, Box};
 use crate::gpuva::Span;
 use crate::host::Phys;
@@ -217,12 +219,29 @@ impl PageTable {
         }
     }
 
+    /// Calls `each` for the pages that overlap `span`, in order, until it breaks.
+    pub fn each<B>(
+        &self,
+        span: Span,
+        mut each: impl FnMut(Entry) -> ControlFlow<B>,
+    ) -> ControlFlow<B> {
+        each_of_dir(&self.root, ROOT, 0, span, &mut each)
+    }
+
     /// Number of pages in `span`, present ones: of 4 KiB, of 64 KiB, of 2 MiB. A page of an upper
     /// level counts as the 2 MiB pages it stands for in `span`.
     #[must_use]
     pub fn count(&self, span: Span) -> [u64; 3] {
         let mut count = [0; 3];
-        count_dir(&self.root, ROOT, 0, span, &mut count);
+        let _ = self.each::<()>(span, |entry| {
+            let part = entry.span.clip(span).len();
+            match entry.span.len() {
+                SIZE_4K => count[0] += 1,
+                SIZE_64K => count[1] += u64::from(part == SIZE_64K),
+                _ => count[2] += part.div_ceil(SIZE_2M),
+            }
+            ControlFlow::Continue(())
+        });
         count
     }
 }
@@ -243,30 +262,54 @@ fn overlapping(span: Span, base: u64, level: u32) -> impl Iterator<Item = (usize
     })
 }
 
-fn count_dir(dir: &Dir, level: u32, base: u64, span: Span, count: &mut [u64; 3]) {
+fn each_of_dir<B>(
+    dir: &Dir,
+    level: u32,
+    base: u64,
+    span: Span,
+    each: &mut impl FnMut(Entry) -> ControlFlow<B>,
+) -> ControlFlow<B> {
     for (index, page) in overlapping(span, base, level) {
-        match &dir.slots[index] {
-            Slot::Empty => {}
-            Slot::Page(_) | Slot::Folded(_) => {
-                count[2] += page.clip(span).len().div_ceil(SIZE_2M);
+        let entry = match &dir.slots[index] {
+            Slot::Empty => None,
+            Slot::Page(pte) => pte.entry(page.start, reach(level)),
+            Slot::Folded(leaf) => leaf.entries[0].entry(page.start, SIZE_2M),
+            Slot::Leaf(leaf) => {
+                each_of_leaf(leaf, page.start, span, each)?;
+                None
             }
-            Slot::Dir(below) => count_dir(below, level - 1, page.start, span, count),
-            Slot::Leaf(leaf) => count_leaf(leaf, page.start, span, count),
+            Slot::Dir(below) => {
+                each_of_dir(below, level - 1, page.start, span, each)?;
+                None
+            }
+        };
+        if let Some(entry) = entry {
+            each(entry)?;
         }
     }
+    ControlFlow::Continue(())
 }
 
-fn count_leaf(leaf: &Leaf, base: u64, span: Span, count: &mut [u64; 3]) {
-    let mut small_of_groups = 0;
-    for (index, _) in overlapping(span, base, 0) {
+fn each_of_leaf<B>(
+    leaf: &Leaf,
+    base: u64,
+    span: Span,
+    each: &mut impl FnMut(Entry) -> ControlFlow<B>,
+) -> ControlFlow<B> {
+    let mut next = base;
+    for (index, page) in overlapping(span, base, 0) {
+        // The rest of a group has been given with its first.
+        if page.start < next {
+            continue;
+        }
         let pte = leaf.entries[index];
-        if pte.is_group() {
-            small_of_groups += 1;
-        } else if !pte.is_empty() {
-            count[0] += 1;
+        let size = if pte.is_group() { SIZE_64K } else { SIZE_4K };
+        if let Some(entry) = pte.entry(page.start, size) {
+            next = entry.span.end;
+            each(entry)?;
         }
     }
-    count[1] += small_of_groups / (SIZE_64K / SIZE_4K);
+    ControlFlow::Continue(())
 }
 
 #[cfg(all(test, not(feature = "shuttle")))]

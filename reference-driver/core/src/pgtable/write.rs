@@ -209,6 +209,9 @@ impl Change<'_> {
 
     /// Makes sure that there is a node below a slot; a page there is spread over it.
     fn open(&mut self, dir: &mut Dir, index: usize, level: u32) -> Result<(), AllocError> {
+        if matches!(dir.slots[index], Slot::Dir(_) | Slot::Leaf(_)) {
+            return Ok(());
+        }
         let new = match dir.take(index) {
             Slot::Folded(mut leaf) => {
                 self.done.splits += 1;
@@ -216,11 +219,7 @@ impl Change<'_> {
                 leaf.spread(pte);
                 Slot::Leaf(leaf)
             }
-            old @ (Slot::Dir(_) | Slot::Leaf(_)) => {
-                dir.set(index, old);
-                return Ok(());
-            }
-            old @ (Slot::Empty | Slot::Page(_)) => {
+            old => {
                 let pte = if let Slot::Page(pte) = old { Some(pte) } else { None };
                 self.done.splits += u64::from(pte.is_some());
                 self.new_node(level, pte).inspect_err(|_| {

@@ -1,5 +1,7 @@
 //! Random maps and unmaps against a naive model: one cell for each small page.
 
+use core::ops::ControlFlow;
+
 use super::*;
 use crate::pgtable::VA_END;
 use crate::seed::{for_seeds, Random};
@@ -71,8 +73,26 @@ impl Model {
             assert_eq!(seen.as_ref().map(at), expected, "page {i}");
             small += u64::from(cell.is_some());
         }
+        self.agree_in_order(table);
         let [pages_4k, pages_64k, pages_2m] = table.table.count(Span::new(0, VA_END));
         assert_eq!(pages_4k + 16 * pages_64k + 512 * pages_2m, small, "pages counted");
+    }
+}
+
+impl Model {
+    /// The pages in order are those of the walks.
+    fn agree_in_order(&self, table: &Table) {
+        let (window, mut next) = (span(0, PAGES), BASE);
+        let shown = |addr: u64| self.cells[((addr - BASE) / SIZE_4K) as usize].is_some();
+        let _ = table.table.each::<()>(window, |entry| {
+            let page = entry.span.clip(window);
+            let skipped = (next..page.start).step_by(SIZE_4K as usize);
+            assert!(next <= page.start && !skipped.into_iter().any(shown), "before {page:?}");
+            assert_eq!(table.table.walk(page.start), Some(entry));
+            next = page.end;
+            ControlFlow::Continue(())
+        });
+        assert!(!(next..window.end).step_by(SIZE_4K as usize).any(shown), "after {next:#x}");
     }
 }
 
