@@ -61,6 +61,34 @@ pub struct File<H: Host> {
     mirrored: Arc<Mirrored>,
     /// Nodes of page tables that are kept from call to call.
     spares: Mutex<Spares>,
+    /// A buffer that is kept from call to call.
+    buffer: Mutex<Vec<u8>>,
+}
+
+impl<H: Host> File<H> {
+    /// Calls `f` with room for the pages of a range. What is in there is that of an earlier call.
+    fn with_buffer<T>(
+        &self,
+        span: Span,
+        f: impl FnOnce(&mut [u8]) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
+        if span.len() / SIZE_4K > MAX_PAGES {
+            return Err(Errno::NOMEM);
+        }
+        let len = span.len() as usize;
+        let mut buf = core::mem::take(&mut *self.buffer.lock());
+        if buf.len() < len {
+            // Not what is there made longer, which would copy it.
+            buf = Vec::new();
+            buf.resize(len, 0)?;
+        }
+        let result = f(&mut buf[..len]);
+        if buf.len() as u64 <= BATCH * SIZE_4K {
+            let other = core::mem::replace(&mut *self.buffer.lock(), buf);
+            drop(other);
+        }
+        result
+    }
 }
 
 /// A device.
@@ -102,10 +130,11 @@ impl<H: Host> Dmirror<H> {
     pub fn open(&self, task: H::Task) -> Result<File<H>, Errno> {
         let mm = self.host.mm(task)?;
         let spares = Mutex::new(Rank::Vm, Spares::default())?;
+        let buffer = Mutex::new(Rank::Leaf, Vec::new())?;
         let mirrored = self.enter()?;
         let cookie = u64::from(mirrored.slot);
         match self.host.notifier_insert(&mm, Span::new(0, VA_END), cookie) {
-            Ok(notifier) => Ok(File { mm, notifier, mirrored, spares }),
+            Ok(notifier) => Ok(File { mm, notifier, mirrored, spares, buffer }),
             Err(errno) => {
                 self.leave(&mirrored);
                 Err(errno)
@@ -213,20 +242,21 @@ impl<H: Host> Dmirror<H> {
         span: Span,
         record: &mut Record,
     ) -> Result<(), Errno> {
-        let mut buf = buffer(span)?;
-        loop {
-            let done = (record.cpages * SIZE_4K) as usize;
-            let start = span.start + record.cpages * SIZE_4K;
-            let read = file.mirrored.table.lock().read(&self.host, start, &mut buf[done..]);
-            record.cpages += read.map_err(|_| Errno::IO)?;
-            if record.cpages == record.npages {
-                break;
+        file.with_buffer(span, |buf| {
+            loop {
+                let start = span.start + record.cpages * SIZE_4K;
+                let rest = &mut buf[(start - span.start) as usize..];
+                let read = file.mirrored.table.lock().read(&self.host, start, rest);
+                record.cpages += read.map_err(|_| Errno::IO)?;
+                if record.cpages == record.npages {
+                    break;
+                }
+                let rest = Span::new(span.start + record.cpages * SIZE_4K, span.end);
+                self.fault(file, rest, false)?;
+                record.faults += 1;
             }
-            let rest = Span::new(span.start + record.cpages * SIZE_4K, span.end);
-            self.fault(file, rest, false)?;
-            record.faults += 1;
-        }
-        self.host.copy_to_user(task, record.ptr, &buf)
+            self.host.copy_to_user(task, record.ptr, buf)
+        })
     }
 
     fn write(
@@ -236,20 +266,21 @@ impl<H: Host> Dmirror<H> {
         span: Span,
         record: &mut Record,
     ) -> Result<(), Errno> {
-        let mut buf = buffer(span)?;
-        self.host.copy_from_user(task, record.ptr, &mut buf)?;
-        loop {
-            let done = (record.cpages * SIZE_4K) as usize;
-            let start = span.start + record.cpages * SIZE_4K;
-            let written = file.mirrored.table.lock().write(&self.host, start, &buf[done..]);
-            record.cpages += written.map_err(|_| Errno::IO)?;
-            if record.cpages == record.npages {
-                return Ok(());
+        file.with_buffer(span, |buf| {
+            self.host.copy_from_user(task, record.ptr, buf)?;
+            loop {
+                let start = span.start + record.cpages * SIZE_4K;
+                let rest = &buf[(start - span.start) as usize..];
+                let written = file.mirrored.table.lock().write(&self.host, start, rest);
+                record.cpages += written.map_err(|_| Errno::IO)?;
+                if record.cpages == record.npages {
+                    return Ok(());
+                }
+                let rest = Span::new(span.start + record.cpages * SIZE_4K, span.end);
+                self.fault(file, rest, true)?;
+                record.faults += 1;
             }
-            let rest = Span::new(span.start + record.cpages * SIZE_4K, span.end);
-            self.fault(file, rest, true)?;
-            record.faults += 1;
-        }
+        })
     }
 
     /// Reads what is mirrored; nothing is faulted in.
@@ -260,13 +291,14 @@ impl<H: Host> Dmirror<H> {
         span: Span,
         record: &mut Record,
     ) -> Result<(), Errno> {
-        let mut buf = buffer(span)?;
-        let read = file.mirrored.table.lock().read(&self.host, span.start, &mut buf);
-        record.cpages = read.map_err(|_| Errno::IO)?;
-        if record.cpages < record.npages {
-            return Err(Errno::NOENT);
-        }
-        self.host.copy_to_user(task, record.ptr, &buf)
+        file.with_buffer(span, |buf| {
+            let read = file.mirrored.table.lock().read(&self.host, span.start, buf);
+            record.cpages = read.map_err(|_| Errno::IO)?;
+            if record.cpages < record.npages {
+                return Err(Errno::NOENT);
+            }
+            self.host.copy_to_user(task, record.ptr, buf)
+        })
     }
 
     /// Asks the address space for pages under a sequence that holds, and calls `found` with them
@@ -441,16 +473,6 @@ impl<H: Host> Dmirror<H> {
 fn kind(choose: &impl Fn(Pfn) -> bool, page: Pfn) -> Option<Tag> {
     let tag = if page.has(Pfn::WRITE) { Tag::Write } else { Tag::Read };
     choose(page).then_some(tag)
-}
-
-/// Room for the pages of a range.
-fn buffer(span: Span) -> Result<Vec<u8>, Errno> {
-    if span.len() / SIZE_4K > MAX_PAGES {
-        return Err(Errno::NOMEM);
-    }
-    let mut buf = Vec::new();
-    buf.resize(span.len() as usize, 0)?;
-    Ok(buf)
 }
 
 /// The range in parts of [`BATCH`] pages at most.
