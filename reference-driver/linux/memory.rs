@@ -51,11 +51,15 @@ unsafe fn store(at: *mut u8, unit: usize, value: u64) {
     }
 }
 
-/// How many bytes from the start go by whole words of eight, when both addresses are aligned: pages
-/// are copied by this driver all the time, and the general way asks for the unit of each step.
-fn whole_words(addresses: usize, len: usize) -> usize {
+/// Bytes that are read or written in one step, by words.
+const STEP: usize = 64;
+
+/// How many bytes from the start go by whole words, so many bytes in a step, when both addresses are
+/// aligned: pages are copied by this driver all the time, and the general way asks for the unit of
+/// each word.
+fn whole(addresses: usize, len: usize, step: usize) -> usize {
     if addresses % 8 == 0 {
-        len / 8 * 8
+        len / step * step
     } else {
         0
     }
@@ -66,11 +70,14 @@ fn whole_words(addresses: usize, len: usize) -> usize {
 /// # Safety
 /// `from` is valid for reads of `buf.len()` bytes.
 pub(super) unsafe fn read(from: *mut u8, buf: &mut [u8]) {
-    let mut done = whole_words(from as usize, buf.len());
-    for (index, word) in buf[..done].chunks_exact_mut(8).enumerate() {
-        // SAFETY: inside the caller's range, and aligned.
-        let value = unsafe { load(from.wrapping_add(index * 8), 8) };
-        word.copy_from_slice(&value.to_le_bytes());
+    let mut done = whole(from as usize, buf.len(), STEP);
+    for (index, part) in buf[..done].chunks_exact_mut(STEP).enumerate() {
+        let at = from.wrapping_add(index * STEP);
+        for (word, bytes) in part.chunks_exact_mut(8).enumerate() {
+            // SAFETY: inside the caller's range, and aligned.
+            let value = unsafe { load(at.wrapping_add(word * 8), 8) };
+            bytes.copy_from_slice(&value.to_le_bytes());
+        }
     }
     while done < buf.len() {
         let at = from.wrapping_add(done);
@@ -87,12 +94,15 @@ pub(super) unsafe fn read(from: *mut u8, buf: &mut [u8]) {
 /// # Safety
 /// `to` is valid for writes of `buf.len()` bytes.
 pub(super) unsafe fn write(to: *mut u8, buf: &[u8]) {
-    let mut done = whole_words(to as usize, buf.len());
-    for (index, word) in buf[..done].chunks_exact(8).enumerate() {
-        let mut value = [0; 8];
-        value.copy_from_slice(word);
-        // SAFETY: inside the caller's range, and aligned.
-        unsafe { store(to.wrapping_add(index * 8), 8, u64::from_le_bytes(value)) };
+    let mut done = whole(to as usize, buf.len(), STEP);
+    for (index, part) in buf[..done].chunks_exact(STEP).enumerate() {
+        let at = to.wrapping_add(index * STEP);
+        for (word, bytes) in part.chunks_exact(8).enumerate() {
+            let mut value = [0; 8];
+            value.copy_from_slice(bytes);
+            // SAFETY: inside the caller's range, and aligned.
+            unsafe { store(at.wrapping_add(word * 8), 8, u64::from_le_bytes(value)) };
+        }
     }
     while done < buf.len() {
         let at = to.wrapping_add(done);
@@ -110,7 +120,7 @@ pub(super) unsafe fn write(to: *mut u8, buf: &[u8]) {
 /// # Safety
 /// `from` is valid for reads and `to` for writes of `len` bytes.
 pub(super) unsafe fn copy(to: *mut u8, from: *mut u8, len: usize) {
-    let mut done = whole_words(to as usize | from as usize, len);
+    let mut done = whole(to as usize | from as usize, len, 8);
     for at in (0..done).step_by(8) {
         // SAFETY: inside the caller's ranges, and aligned.
         unsafe { store(to.wrapping_add(at), 8, load(from.wrapping_add(at), 8)) };
