@@ -178,18 +178,22 @@ void fp_mirror_fini(struct fp_world *w)
 	xa_destroy(&w->mirrored);
 }
 
-static int fp_maps_prepare(struct fp_world *w, unsigned long pfn)
+/* `ready` is the last piece that was found to be there: neighbours are often asked for together. */
+static int fp_maps_prepare(struct fp_world *w, unsigned long pfn, unsigned long *ready)
 {
 	struct fp_maps *maps, *other;
 
-	if (xa_load(&w->mirrored, pfn >> FP_MAPS_SHIFT))
+	if (pfn >> FP_MAPS_SHIFT == *ready)
+		return 0;
+	*ready = pfn >> FP_MAPS_SHIFT;
+	if (xa_load(&w->mirrored, *ready))
 		return 0;
 	if (FP_MIRROR_DMA + PFN_PHYS(pfn) >= FP_LAST_DMA)
 		return -ENOMEM;
 	maps = kzalloc(sizeof(*maps), GFP_KERNEL);
 	if (!maps)
 		return -ENOMEM;
-	other = xa_cmpxchg(&w->mirrored, pfn >> FP_MAPS_SHIFT, NULL, maps, GFP_KERNEL);
+	other = xa_cmpxchg(&w->mirrored, *ready, NULL, maps, GFP_KERNEL);
 	if (other)
 		kfree(maps);
 	return xa_err(other);
@@ -212,7 +216,7 @@ void *fp_mirrored_page(struct fp_world *w, u64 addr)
 }
 
 /* hmm's answer in the words of the host trait */
-static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
+static int fp_page_out(struct fp_world *w, unsigned long hmm, unsigned long *ready, u64 *out)
 {
 	u64 flags = hmm & (HMM_PFN_VALID | HMM_PFN_WRITE | HMM_PFN_ERROR);
 	struct fp_world *home;
@@ -233,7 +237,7 @@ static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
 	} else {
 		if (is_zero_pfn(number))
 			flags |= FP_PFN_ZERO;
-		if (fp_maps_prepare(w, number))
+		if (fp_maps_prepare(w, number, ready))
 			return -ENOMEM;
 	}
 	*out = flags | number;
@@ -291,6 +295,7 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 		.pfn_flags_mask = want->mask & asked,
 		.dev_private_owner = (void *)(unsigned long)want->owner,
 	};
+	unsigned long ready = ULONG_MAX;
 	int ret;
 
 	BUILD_BUG_ON(sizeof(*range.hmm_pfns) != sizeof(*pages));
@@ -310,7 +315,7 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 	mmap_read_unlock(mm);
 	mmput_async(mm);
 	for (i = 0; i < count && !ret; i++)
-		ret = fp_page_out(w, pages[i], &pages[i]);
+		ret = fp_page_out(w, pages[i], &ready, &pages[i]);
 	return ret;
 }
 
@@ -321,38 +326,33 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
  */
 int fp_mirror_map(struct fp_world *w, u64 pfn, u32 order, bool write, u64 *addr)
 {
+	/* aligned pages have their counts in one piece */
 	u64 i, count = 1ull << order;
 	atomic_t *maps;
 
-	if (WARN_ON_ONCE(!IS_ALIGNED(pfn, count)))
+	if (WARN_ON_ONCE(!IS_ALIGNED(pfn, count) || count > FP_MAPS))
 		return -EINVAL;
-	for (i = 0; i < count; i++) {
-		maps = fp_maps_of(w, pfn + i);
-		if (WARN_ON_ONCE(!maps))
-			goto undo;
-		atomic_inc(maps);
-	}
+	maps = fp_maps_of(w, pfn);
+	if (WARN_ON_ONCE(!maps))
+		return -ENOMEM;
+	for (i = 0; i < count; i++)
+		atomic_inc(&maps[i]);
 	if (write)
 		folio_mark_dirty(page_folio(pfn_to_page(pfn)));
 	*addr = FP_MIRROR_DMA + PFN_PHYS(pfn);
 	return 0;
-undo:
-	while (i--)
-		atomic_dec(fp_maps_of(w, pfn + i));
-	return -ENOMEM;
 }
 
 void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order)
 {
-	unsigned long pfn = PHYS_PFN(addr - FP_MIRROR_DMA);
-	atomic_t *maps;
+	atomic_t *maps = fp_maps_of(w, PHYS_PFN(addr - FP_MIRROR_DMA));
 	u64 i;
 
-	for (i = 0; i < 1ull << order; i++) {
-		maps = fp_maps_of(w, pfn + i);
-		if (!WARN_ON_ONCE(!maps || atomic_read(maps) <= 0))
-			atomic_dec(maps);
-	}
+	if (WARN_ON_ONCE(!maps))
+		return;
+	for (i = 0; i < 1ull << order; i++)
+		if (!WARN_ON_ONCE(atomic_read(&maps[i]) <= 0))
+			atomic_dec(&maps[i]);
 }
 
 /* ---- exclusive access ------------------------------------------------------------------------ */
@@ -361,6 +361,7 @@ void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order)
 int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner, u64 *page,
 		      struct folio **out)
 {
+	unsigned long ready = ULONG_MAX;
 	struct page *exclusive;
 	struct folio *folio;
 	int ret;
@@ -373,7 +374,7 @@ int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 ow
 	mmput_async(mm);
 	if (IS_ERR(exclusive))
 		return PTR_ERR(exclusive);
-	ret = fp_maps_prepare(w, page_to_pfn(exclusive));
+	ret = fp_maps_prepare(w, page_to_pfn(exclusive), &ready);
 	if (ret) {
 		fp_exclusive_end(folio);
 		return ret;
