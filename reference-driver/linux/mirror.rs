@@ -317,6 +317,36 @@ impl Mirror for World {
         let held = NonNull::new(folio).map(Exclusive).ok_or(Errno::BUSY)?;
         Ok((Pfn(page), held))
     }
+
+    fn make_range_exclusive(
+        &self,
+        mm: &Mm,
+        span: Span,
+        owner: u64,
+        mut each: &mut dyn FnMut(u64, Pfn) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        let (world, start, end) = (self.raw(), span.start, span.end);
+        let ctx = (&raw mut each).cast();
+        // SAFETY: the world is alive, the `mm_struct` held; `ctx` is what `call_each` wants, used by
+        // this call only.
+        check(unsafe {
+            shim::fp_make_range_exclusive(world, mm.raw(), start, end, owner, call_each, ctx)
+        })?;
+        Ok(())
+    }
+}
+
+/// Calls the closure behind `ctx`.
+///
+/// # Safety
+/// `ctx` points at a `&mut dyn FnMut(u64, Pfn) -> Result<(), Errno>` that nobody else uses meanwhile.
+unsafe extern "C" fn call_each(ctx: *mut c_void, addr: u64, page: u64) -> c_int {
+    // SAFETY: as the caller guarantees.
+    let each = unsafe { &mut *ctx.cast::<&mut dyn FnMut(u64, Pfn) -> Result<(), Errno>>() };
+    match each(addr, Pfn(page)) {
+        Ok(()) => 0,
+        Err(errno) => -errno.0,
+    }
 }
 
 /// `enum mmu_notifier_event`.

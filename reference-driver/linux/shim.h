@@ -121,6 +121,8 @@ int fp_mirror_map(struct fp_world *w, u64 pfn, u32 order, bool write, u64 *addr)
 void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order);
 int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner, u64 *page,
 		      struct folio **out);
+int fp_make_range_exclusive(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 owner,
+			    int (*each)(void *ctx, u64 addr, u64 page), void *ctx);
 void fp_exclusive_end(struct folio *folio);
 int fp_migrate_setup(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 owner,
 		     u32 select, struct fp_migration **out);

@@ -89,6 +89,9 @@ pub(super) struct ShownVa {
 /// A condition to wait for.
 pub(super) type Ready = unsafe extern "C" fn(*mut c_void) -> bool;
 
+/// What is done with an address and the page there; 0 or a negative errno.
+pub(super) type EachPage = unsafe extern "C" fn(*mut c_void, u64, u64) -> c_int;
+
 unsafe extern "C" {
     pub(super) fn fp_world_create(vram_frames: u64, number: u32, owner: u64) -> *mut RawWorld;
     pub(super) fn fp_world_destroy(w: *mut RawWorld);
@@ -209,6 +212,15 @@ unsafe extern "C" {
         owner: u64,
         page: *mut u64,
         out: *mut *mut c_void,
+    ) -> c_int;
+    pub(super) fn fp_make_range_exclusive(
+        w: *mut RawWorld,
+        mm: *mut RawMm,
+        start: u64,
+        end: u64,
+        owner: u64,
+        each: EachPage,
+        ctx: *mut c_void,
     ) -> c_int;
     pub(super) fn fp_exclusive_end(folio: *mut c_void);
 

@@ -357,31 +357,63 @@ void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order)
 
 /* ---- exclusive access ------------------------------------------------------------------------ */
 
-/* The folio is locked and held until fp_exclusive_end(). */
+/* Under the mmap lock. The folio is locked and held until fp_exclusive_end(). */
+static int fp_exclusive_page(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner,
+			     unsigned long *ready, u64 *page, struct folio **out)
+{
+	struct page *exclusive;
+	int ret;
+
+	exclusive = make_device_exclusive(mm, addr, (void *)(unsigned long)owner, out);
+	if (IS_ERR(exclusive))
+		return PTR_ERR(exclusive);
+	ret = fp_maps_prepare(w, page_to_pfn(exclusive), ready);
+	if (ret) {
+		fp_exclusive_end(*out);
+		return ret;
+	}
+	*page = HMM_PFN_VALID | HMM_PFN_WRITE | page_to_pfn(exclusive);
+	return 0;
+}
+
 int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner, u64 *page,
 		      struct folio **out)
 {
 	unsigned long ready = ULONG_MAX;
-	struct page *exclusive;
-	struct folio *folio;
 	int ret;
 
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 	mmap_read_lock(mm);
-	exclusive = make_device_exclusive(mm, addr, (void *)(unsigned long)owner, &folio);
+	ret = fp_exclusive_page(w, mm, addr, owner, &ready, page, out);
 	mmap_read_unlock(mm);
 	mmput_async(mm);
-	if (IS_ERR(exclusive))
-		return PTR_ERR(exclusive);
-	ret = fp_maps_prepare(w, page_to_pfn(exclusive), &ready);
-	if (ret) {
+	return ret;
+}
+
+/* Calls `each` for the pages of [start, end), while each is locked. */
+int fp_make_range_exclusive(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 owner,
+			    int (*each)(void *ctx, u64 addr, u64 page), void *ctx)
+{
+	unsigned long ready = ULONG_MAX;
+	struct folio *folio;
+	u64 addr, page;
+	int ret = 0;
+
+	if (!mmget_not_zero(mm))
+		return -EFAULT;
+	mmap_read_lock(mm);
+	for (addr = start; addr < end && !ret; addr += PAGE_SIZE) {
+		ret = fp_exclusive_page(w, mm, addr, owner, &ready, &page, &folio);
+		if (ret)
+			break;
+		ret = each(ctx, addr, page);
+		/* from here on the CPU's accesses, which wait, take it away again */
 		fp_exclusive_end(folio);
-		return ret;
 	}
-	*page = HMM_PFN_VALID | HMM_PFN_WRITE | page_to_pfn(exclusive);
-	*out = folio;
-	return 0;
+	mmap_read_unlock(mm);
+	mmput_async(mm);
+	return ret;
 }
 
 void fp_exclusive_end(struct folio *folio)

@@ -442,17 +442,11 @@ impl<H: Host> Dmirror<H> {
         let mut room = Vec::with_capacity(1)?;
         for batch in batches(span.clip(Span::new(0, VA_END))) {
             let mut stock = file.spares.lock().draw(Need::map(batch))?;
-            let mut pages = (batch.start..batch.end).step_by(SIZE_4K as usize);
-            let done = pages.try_for_each(|addr| -> Result<(), Errno> {
-                // Nobody in particular, as test_hmm: our own translations end as well.
-                let (page, held) = self.host.make_exclusive(&file.mm, addr, 0)?;
+            // Nobody in particular, as test_hmm: our own translations end as well.
+            let done = self.host.make_range_exclusive(&file.mm, batch, 0, &mut |addr, page| {
                 let mut table = file.mirrored.table.lock();
                 let (pages, tag) = (core::slice::from_ref(&page), Tag::Atomic);
-                self.show(file, &mut table, addr, pages, tag, &mut stock, &mut room)?;
-                drop(table);
-                // From here on the CPU's accesses, which wait, take it away again.
-                drop(held);
-                Ok(())
+                self.show(file, &mut table, addr, pages, tag, &mut stock, &mut room)
             });
             file.spares.lock().give_back(stock);
             done?;

@@ -12,6 +12,7 @@
 use fencepost_uapi::Errno;
 
 use crate::gpuva::Span;
+use crate::pgtable::SIZE_4K;
 
 /// A page as [`Mirror::range_fault`] reports it, and what is asked of it: `HMM_PFN_*`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -377,6 +378,29 @@ pub trait Mirror: Sized {
         addr: u64,
         owner: u64,
     ) -> Result<(Pfn, Self::Exclusive), Errno>;
+
+    /// Makes the pages of a range exclusive one by one and calls `each` with the address and the page
+    /// while it is locked. A world may hold its locks of the address space over all of them: `each`
+    /// takes no lock but those that [`crate::driver::Driver::invalidate`] takes, and does not sleep
+    /// otherwise.
+    ///
+    /// # Errors
+    /// Those of [`Mirror::make_exclusive`] and of `each`; the pages before stay exclusive.
+    fn make_range_exclusive(
+        &self,
+        mm: &Self::Mm,
+        span: Span,
+        owner: u64,
+        each: &mut dyn FnMut(u64, Pfn) -> Result<(), Errno>,
+    ) -> Result<(), Errno> {
+        for addr in (span.start..span.end).step_by(SIZE_4K as usize) {
+            let (page, held) = self.make_exclusive(mm, addr, owner)?;
+            each(addr, page)?;
+            // From here on the CPU's accesses, which wait, take it away again.
+            drop(held);
+        }
+        Ok(())
+    }
 }
 
 /// Implements [`Mirror`] for a world that cannot mirror: there is no [`Mirror::Mm`].
