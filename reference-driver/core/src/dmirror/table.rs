@@ -48,31 +48,25 @@ impl Table {
         stock: &mut Stock,
     ) -> Result<(), AllocError> {
         let span = Span::new(addr, addr + pages.len() as u64 * SIZE_4K);
-        self.erase(host, span, stock);
         let page = |offset| pages[(offset / SIZE_4K) as usize];
         let mut runs = |offset| Run { phys: page(offset), len: SIZE_4K };
         let source = Source::Memory { offset: 0, runs: &mut runs };
         let readonly = tag == Tag::Read;
         let props = Props { readonly, kind: tag as u8, ..Props::default() };
-        self.pages.map(span, source, props, stock).map(|_| ())
+        let mut gone = |phys| release(host, phys);
+        self.pages.map_over(span, source, props, stock, &mut gone).map(|_| ())
     }
 
     /// Forgets a range. Allocates nothing.
     pub(super) fn erase<H: Host>(&mut self, host: &H, span: Span, stock: &mut Stock) {
         let span = span.clip(Span::new(0, VA_END));
-        let mut found = false;
-        let _ = self.pages.each::<()>(span, |entry| {
-            found = true;
-            if let Some((phys, _)) = page(&entry) {
-                release(host, phys);
-            }
-            ControlFlow::Continue(())
-        });
-        if found {
-            // Small pages are taken out without new nodes.
-            let done = self.pages.unmap(span, Leave::Nothing, stock);
-            debug_assert!(done.is_ok(), "an unmap of small pages took nodes");
+        if span.is_empty() {
+            return;
         }
+        let mut gone = |phys| release(host, phys);
+        // Small pages are taken out without new nodes.
+        let done = self.pages.take(span, Leave::Nothing, stock, &mut gone);
+        debug_assert!(done.is_ok(), "an unmap of small pages took nodes");
     }
 
     /// Whether a page of a range is exclusive.

@@ -90,6 +90,14 @@ impl Pte {
         }
     }
 
+    /// The memory that it shows.
+    pub(super) fn memory(self) -> Option<Phys> {
+        match self.target() {
+            Some(Target::Memory(phys)) => Some(phys),
+            _ => None,
+        }
+    }
+
     fn target(self) -> Option<Target> {
         let aperture = if self.0 & Self::SYSTEM != 0 { Aperture::System } else { Aperture::Vram };
         match self.0 & Self::WHAT {

@@ -5,7 +5,7 @@ use super::{
     overlapping, reach, Leave, PageTable, Props, Run, Source, Stock, Target, Written, ROOT,
     SIZE_2M, SIZE_4K, SIZE_64K, VA_END,
 };
-use crate::facade::AllocError;
+use crate::facade::{AllocError, Box};
 use crate::gpuva::Span;
 use crate::host::Phys;
 
@@ -13,6 +13,8 @@ use crate::host::Phys;
 struct Change<'a> {
     span: Span,
     stock: &'a mut Stock,
+    /// Told of the memory behind each page that gives way.
+    gone: &'a mut dyn FnMut(Phys),
     done: Written,
     /// Nodes that joined the table less those that left it.
     nodes: i64,
@@ -40,8 +42,26 @@ impl PageTable {
         props: Props,
         stock: &mut Stock,
     ) -> Result<Written, AllocError> {
+        self.map_over(span, source, props, stock, &mut |_| {})
+    }
+
+    /// As [`PageTable::map`]; `gone` is told of the memory behind each page that was there, of 4 KiB
+    /// or 2 MiB.
+    ///
+    /// # Errors
+    /// As [`PageTable::map`].
+    pub fn map_over(
+        &mut self,
+        span: Span,
+        source: Source<'_>,
+        props: Props,
+        stock: &mut Stock,
+        gone: &mut dyn FnMut(Phys),
+    ) -> Result<Written, AllocError> {
         let mut pages = Pages { start: span.start, source, props, run: None };
-        self.change(span, stock, |change, root| change.map_dir(root, ROOT, 0, &mut pages))
+        let work =
+            |change: &mut Change<'_>, root: &mut Dir| change.map_dir(root, ROOT, 0, &mut pages);
+        self.change(span, stock, gone, work)
     }
 
     /// Makes `span` show nothing or, with [`Leave::Sparse`], the sparse regions that are there.
@@ -55,18 +75,33 @@ impl PageTable {
         leave: Leave,
         stock: &mut Stock,
     ) -> Result<Written, AllocError> {
-        self.change(span, stock, |change, root| change.unmap_dir(root, ROOT, 0, leave))
+        self.take(span, leave, stock, &mut |_| {})
+    }
+
+    /// As [`PageTable::unmap`]; `gone` as in [`PageTable::map_over`].
+    ///
+    /// # Errors
+    /// As [`PageTable::map`].
+    pub fn take(
+        &mut self,
+        span: Span,
+        leave: Leave,
+        stock: &mut Stock,
+        gone: &mut dyn FnMut(Phys),
+    ) -> Result<Written, AllocError> {
+        self.change(span, stock, gone, |change, root| change.unmap_dir(root, ROOT, 0, leave))
     }
 
     fn change(
         &mut self,
         span: Span,
         stock: &mut Stock,
+        gone: &mut dyn FnMut(Phys),
         work: impl FnOnce(&mut Change<'_>, &mut Dir) -> Result<(), AllocError>,
     ) -> Result<Written, AllocError> {
         assert!(!span.is_empty() && span.end <= VA_END, "the VA space is within the page table");
         assert!(span.start % SIZE_4K == 0 && span.end % SIZE_4K == 0, "whole pages");
-        let mut change = Change { span, stock, done: Written::default(), nodes: 0 };
+        let mut change = Change { span, stock, gone, done: Written::default(), nodes: 0 };
         let result = work(&mut change, &mut self.root);
         self.nodes = self.nodes.saturating_add_signed(change.nodes);
         result.map(|()| change.done)
@@ -107,6 +142,9 @@ impl Pages<'_> {
 impl Change<'_> {
     /// Notes that a present page of this entry gave way to `new`.
     fn replaced(&mut self, old: Pte, new: Pte) {
+        if let Some(phys) = old.memory() {
+            (self.gone)(phys);
+        }
         if !old.is_empty() && old.single() != new.single() {
             self.done.invalidate = true;
         }
@@ -194,17 +232,20 @@ impl Change<'_> {
                     self.stock.put_dir(below);
                     self.nodes -= 1;
                 }
-                Slot::Leaf(mut leaf) => {
-                    leaf.clear();
-                    self.stock.put_leaf(leaf);
+                Slot::Leaf(leaf) => {
+                    self.put_away(leaf);
                     self.nodes -= 1;
                 }
-                Slot::Folded(mut leaf) => {
-                    leaf.clear();
-                    self.stock.put_leaf(leaf);
-                }
+                Slot::Folded(leaf) => self.put_away(leaf),
             }
         }
+    }
+
+    /// Empties a leaf into the stock.
+    fn put_away(&mut self, mut leaf: Box<Leaf>) {
+        leaf.entries.iter().filter_map(|pte| pte.memory()).for_each(&mut *self.gone);
+        leaf.clear();
+        self.stock.put_leaf(leaf);
     }
 
     /// Makes sure that there is a node below a slot; a page there is spread over it.

@@ -82,3 +82,32 @@ fn draws_fail_without_loss_but_those_of_unmaps_do_not() {
 fn a_long_stock_is_dropped() {
     drop(stock(Need::map(Span::new(0, 1 << 35))));
 }
+
+/// Who counts what is mapped is told of the memory behind each page that goes, once.
+#[test]
+fn memory_that_gives_way_is_told() {
+    let pages = |first: u64, end: u64| Span::new(first * SIZE_4K, end * SIZE_4K);
+    let vram = |frame: u64| Phys { aperture: Aperture::Vram, addr: frame * SIZE_4K };
+    let mut table = Table::new();
+    table.map(pages(0, 2), 0, 5 * SIZE_4K, Props::default());
+    table.map(Span::new(SIZE_2M, 2 * SIZE_2M), 0, 7 * SIZE_2M, Props::default());
+    let (mut gone, mut stock) = (Vec::new(), stock(Need::map(pages(1, 3))));
+    let mut runs = |at| Run { phys: vram(6 + at / SIZE_4K), len: SIZE_4K };
+    let source = Source::Memory { offset: 0, runs: &mut runs };
+    let mut told = |phys: Phys| gone.push(phys.addr / SIZE_4K);
+    let props = Props::default();
+    table
+        .table
+        .map_over(pages(1, 3), source, props, &mut stock, &mut told)
+        .expect("the stock suffices");
+    assert_eq!(gone, [6], "the same page once more counts as another");
+    let mut told = |phys: Phys| gone.push(phys.addr / SIZE_4K);
+    let all = Span::new(0, VA_END);
+    table.table.take(all, Leave::Nothing, &mut stock, &mut told).expect("needs nothing");
+    assert_eq!(gone, [6, 5, 6, 7, 7 * 512]);
+    table.map(pages(512, 513), 0, 9 * SIZE_4K, props);
+    let mut told = |phys: Phys| gone.push(phys.addr / SIZE_4K);
+    let large = Span::new(0, 1 << 30);
+    table.table.map_over(large, Source::Null, props, &mut stock, &mut told).expect("needs nothing");
+    assert_eq!(gone[5..], [9]);
+}
