@@ -52,9 +52,13 @@ pub const VA_END: u64 = 1 << 48;
 /// Level of the root; that of a node which holds 4 KiB entries is 0.
 const ROOT: u32 = 3;
 
+/// Bits of an address within a small page.
+const SHIFT: u32 = SIZE_4K.trailing_zeros();
+
 /// Bytes that one entry of a node at `level` spans.
+#[inline]
 const fn reach(level: u32) -> u64 {
-    1 << (12 + 9 * level)
+    1 << (SHIFT + 9 * level)
 }
 
 /// What a page shows.
@@ -247,18 +251,20 @@ impl PageTable {
 }
 
 /// Index of `addr` in a node at `level`.
+#[inline]
 const fn index(addr: u64, level: u32) -> usize {
-    ((addr / reach(level)) % 512) as usize
+    ((addr >> (SHIFT + 9 * level)) % 512) as usize
 }
 
 /// The entries of a node at `level`, which begins at `base`, that overlap `span`: index and range.
+#[inline]
 fn overlapping(span: Span, base: u64, level: u32) -> impl Iterator<Item = (usize, Span)> {
-    let part = span.clip(Span::new(base, base + 512 * reach(level)));
-    let first = (part.start - base) / reach(level);
-    let end = if part.is_empty() { first } else { (part.end - base).div_ceil(reach(level)) };
+    let (part, shift) = (span.clip(Span::new(base, base + 512 * reach(level))), SHIFT + 9 * level);
+    let first = (part.start - base) >> shift;
+    let end = if part.is_empty() { first } else { ((part.end - 1 - base) >> shift) + 1 };
     (first..end).map(move |index| {
-        let start = base + index * reach(level);
-        (index as usize, Span::new(start, start + reach(level)))
+        let start = base + (index << shift);
+        (index as usize, Span::new(start, start + (1 << shift)))
     })
 }
 

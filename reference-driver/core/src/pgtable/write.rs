@@ -2,7 +2,7 @@
 
 use super::node::{Dir, Leaf, Pte, Slot, GROUP};
 use super::{
-    overlapping, reach, Leave, PageTable, Props, Run, Source, Stock, Target, Written, ROOT,
+    index, overlapping, reach, Leave, PageTable, Props, Run, Source, Stock, Target, Written, ROOT,
     SIZE_2M, SIZE_4K, SIZE_64K, VA_END,
 };
 use crate::facade::{AllocError, Box};
@@ -59,9 +59,13 @@ impl PageTable {
         gone: &mut dyn FnMut(Phys),
     ) -> Result<Written, AllocError> {
         let mut pages = Pages { start: span.start, source, props, run: None };
-        let work =
-            |change: &mut Change<'_>, root: &mut Dir| change.map_dir(root, ROOT, 0, &mut pages);
-        self.change(span, stock, gone, work)
+        self.change(span, stock, gone, |change, root| {
+            if let Below::Leaf(leaf, base) = below(root, span) {
+                change.map_leaf(leaf, base, &mut pages);
+                return Ok(());
+            }
+            change.map_dir(root, ROOT, 0, &mut pages)
+        })
     }
 
     /// Makes `span` show nothing or, with [`Leave::Sparse`], the sparse regions that are there.
@@ -89,7 +93,19 @@ impl PageTable {
         stock: &mut Stock,
         gone: &mut dyn FnMut(Phys),
     ) -> Result<Written, AllocError> {
-        self.change(span, stock, gone, |change, root| change.unmap_dir(root, ROOT, 0, leave))
+        self.change(span, stock, gone, |change, root| {
+            match below(root, span) {
+                Below::Nothing => return Ok(()),
+                Below::Leaf(leaf, base) => {
+                    change.unmap_leaf(leaf, base, leave);
+                    if leaf.used > 0 {
+                        return Ok(());
+                    }
+                }
+                Below::Others => {}
+            }
+            change.unmap_dir(root, ROOT, 0, leave)
+        })
     }
 
     fn change(
@@ -105,6 +121,33 @@ impl PageTable {
         let result = work(&mut change, &mut self.root);
         self.nodes = self.nodes.saturating_add_signed(change.nodes);
         result.map(|()| change.done)
+    }
+}
+
+/// What is there for a range.
+enum Below<'a> {
+    /// Nothing.
+    Nothing,
+    /// The range is a part of what this leaf has, which begins at the address.
+    Leaf(&'a mut Leaf, u64),
+    /// Anything else.
+    Others,
+}
+
+/// The short way to the few pages that most changes are of.
+fn below(root: &mut Dir, span: Span) -> Below<'_> {
+    let base = span.start / SIZE_2M * SIZE_2M;
+    if span.end > base + SIZE_2M || span.len() == SIZE_2M {
+        return Below::Others;
+    }
+    let (mut dir, mut level) = (root, ROOT);
+    loop {
+        match &mut dir.slots[index(base, level)] {
+            Slot::Empty => return Below::Nothing,
+            Slot::Leaf(leaf) => return Below::Leaf(leaf, base),
+            Slot::Dir(below) => (dir, level) = (below, level - 1),
+            Slot::Page(_) | Slot::Folded(_) => return Below::Others,
+        }
     }
 }
 
