@@ -156,6 +156,7 @@ bool fp_read_retry(struct fp_notifier *n, u64 seq)
 #define FP_MAPS		(1u << FP_MAPS_SHIFT)
 
 struct fp_maps {
+	unsigned long index;
 	atomic_t count[FP_MAPS];
 };
 
@@ -178,22 +179,33 @@ void fp_mirror_fini(struct fp_world *w)
 	xa_destroy(&w->mirrored);
 }
 
-/* `ready` is the last piece that was found to be there: neighbours are often asked for together. */
-static int fp_maps_prepare(struct fp_world *w, unsigned long pfn, unsigned long *ready)
+/* Neighbours are often asked for together, so the piece that was found last is tried first. */
+static struct fp_maps *fp_maps_find(struct fp_world *w, unsigned long index)
 {
+	struct fp_maps *maps = READ_ONCE(w->recent);
+
+	if (maps && maps->index == index)
+		return maps;
+	maps = xa_load(&w->mirrored, index);
+	if (maps)
+		WRITE_ONCE(w->recent, maps);
+	return maps;
+}
+
+static int fp_maps_prepare(struct fp_world *w, unsigned long pfn)
+{
+	unsigned long index = pfn >> FP_MAPS_SHIFT;
 	struct fp_maps *maps, *other;
 
-	if (pfn >> FP_MAPS_SHIFT == *ready)
-		return 0;
-	*ready = pfn >> FP_MAPS_SHIFT;
-	if (xa_load(&w->mirrored, *ready))
+	if (fp_maps_find(w, index))
 		return 0;
 	if (FP_MIRROR_DMA + PFN_PHYS(pfn) >= FP_LAST_DMA)
 		return -ENOMEM;
 	maps = kzalloc(sizeof(*maps), GFP_KERNEL);
 	if (!maps)
 		return -ENOMEM;
-	other = xa_cmpxchg(&w->mirrored, *ready, NULL, maps, GFP_KERNEL);
+	maps->index = index;
+	other = xa_cmpxchg(&w->mirrored, index, NULL, maps, GFP_KERNEL);
 	if (other)
 		kfree(maps);
 	return xa_err(other);
@@ -201,7 +213,7 @@ static int fp_maps_prepare(struct fp_world *w, unsigned long pfn, unsigned long 
 
 static atomic_t *fp_maps_of(struct fp_world *w, unsigned long pfn)
 {
-	struct fp_maps *maps = xa_load(&w->mirrored, pfn >> FP_MAPS_SHIFT);
+	struct fp_maps *maps = fp_maps_find(w, pfn >> FP_MAPS_SHIFT);
 
 	return maps ? &maps->count[pfn & (FP_MAPS - 1)] : NULL;
 }
@@ -216,7 +228,7 @@ void *fp_mirrored_page(struct fp_world *w, u64 addr)
 }
 
 /* hmm's answer in the words of the host trait */
-static int fp_page_out(struct fp_world *w, unsigned long hmm, unsigned long *ready, u64 *out)
+static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
 {
 	u64 flags = hmm & (HMM_PFN_VALID | HMM_PFN_WRITE | HMM_PFN_ERROR);
 	struct fp_world *home;
@@ -237,7 +249,7 @@ static int fp_page_out(struct fp_world *w, unsigned long hmm, unsigned long *rea
 	} else {
 		if (is_zero_pfn(number))
 			flags |= FP_PFN_ZERO;
-		if (fp_maps_prepare(w, number, ready))
+		if (fp_maps_prepare(w, number))
 			return -ENOMEM;
 	}
 	*out = flags | number;
@@ -295,7 +307,6 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 		.pfn_flags_mask = want->mask & asked,
 		.dev_private_owner = (void *)(unsigned long)want->owner,
 	};
-	unsigned long ready = ULONG_MAX;
 	int ret;
 
 	BUILD_BUG_ON(sizeof(*range.hmm_pfns) != sizeof(*pages));
@@ -315,7 +326,7 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 	mmap_read_unlock(mm);
 	mmput_async(mm);
 	for (i = 0; i < count && !ret; i++)
-		ret = fp_page_out(w, pages[i], &ready, &pages[i]);
+		ret = fp_page_out(w, pages[i], &pages[i]);
 	return ret;
 }
 
@@ -359,7 +370,7 @@ void fp_mirror_unmap(struct fp_world *w, u64 addr, u32 order)
 
 /* Under the mmap lock. The folio is locked and held until fp_exclusive_end(). */
 static int fp_exclusive_page(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner,
-			     unsigned long *ready, u64 *page, struct folio **out)
+			     u64 *page, struct folio **out)
 {
 	struct page *exclusive;
 	int ret;
@@ -367,7 +378,7 @@ static int fp_exclusive_page(struct fp_world *w, struct mm_struct *mm, u64 addr,
 	exclusive = make_device_exclusive(mm, addr, (void *)(unsigned long)owner, out);
 	if (IS_ERR(exclusive))
 		return PTR_ERR(exclusive);
-	ret = fp_maps_prepare(w, page_to_pfn(exclusive), ready);
+	ret = fp_maps_prepare(w, page_to_pfn(exclusive));
 	if (ret) {
 		fp_exclusive_end(*out);
 		return ret;
@@ -379,13 +390,12 @@ static int fp_exclusive_page(struct fp_world *w, struct mm_struct *mm, u64 addr,
 int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 owner, u64 *page,
 		      struct folio **out)
 {
-	unsigned long ready = ULONG_MAX;
 	int ret;
 
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 	mmap_read_lock(mm);
-	ret = fp_exclusive_page(w, mm, addr, owner, &ready, page, out);
+	ret = fp_exclusive_page(w, mm, addr, owner, page, out);
 	mmap_read_unlock(mm);
 	mmput_async(mm);
 	return ret;
@@ -395,7 +405,6 @@ int fp_make_exclusive(struct fp_world *w, struct mm_struct *mm, u64 addr, u64 ow
 int fp_make_range_exclusive(struct fp_world *w, struct mm_struct *mm, u64 start, u64 end, u64 owner,
 			    int (*each)(void *ctx, u64 addr, u64 page), void *ctx)
 {
-	unsigned long ready = ULONG_MAX;
 	struct folio *folio;
 	u64 addr, page;
 	int ret = 0;
@@ -404,7 +413,7 @@ int fp_make_range_exclusive(struct fp_world *w, struct mm_struct *mm, u64 start,
 		return -EFAULT;
 	mmap_read_lock(mm);
 	for (addr = start; addr < end && !ret; addr += PAGE_SIZE) {
-		ret = fp_exclusive_page(w, mm, addr, owner, &ready, &page, &folio);
+		ret = fp_exclusive_page(w, mm, addr, owner, &page, &folio);
 		if (ret)
 			break;
 		ret = each(ctx, addr, page);

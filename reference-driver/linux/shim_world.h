@@ -20,6 +20,7 @@
 #define FP_LAST_DMA	(1ull << 52)	/* what a page-table entry holds */
 
 struct fp_devmem;
+struct fp_maps;
 
 /* memory of a buffer object */
 struct fp_bo {
@@ -59,6 +60,7 @@ struct fp_world {
 	void *driver;		/* whom fp_rust_invalidate() and fp_rust_cpu_fault() are told */
 	atomic_t notifiers;
 	struct xarray mirrored;	/* page frame number / FP_MAPS -> struct fp_maps */
+	struct fp_maps *recent;	/* one of these */
 	struct fp_devmem *devmem;	/* NULL without device memory */
 };
 
