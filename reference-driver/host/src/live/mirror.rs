@@ -265,6 +265,8 @@ fn take(space: &Arc<Space>, page: u64, owner: u64) -> Result<Option<Exclusive>, 
         None => {}
     }
     let slot = space.take_slot().ok_or(Errno::NOMEM)?;
+    // Here the page goes to another place, so who takes it must not find it at the old one either.
+    space.notifiers.end_translations(span);
     let _begun = space.notifiers.begin(span, Event::Exclusive, owner);
     let place = Place::Held { slot, locked: true };
     let run = Run { span, place, protection: mapping.protection(), huge: false };

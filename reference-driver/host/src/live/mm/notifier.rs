@@ -85,6 +85,18 @@ impl Notifiers {
 
     /// Begins an invalidation: the drivers are told, readers wait from then on.
     pub(crate) fn begin(&self, span: Span, event: Event, owner: u64) -> Begun<'_> {
+        self.tell(Invalidation { span, event, owner, blockable: true }, true)
+    }
+
+    /// Ends translations of a page that its own driver takes: what that driver has read stays good.
+    pub(crate) fn end_translations(&self, span: Span) {
+        let event = Event::Clear;
+        drop(self.tell(Invalidation { span, event, owner: 0, blockable: true }, false));
+    }
+
+    /// `news`: what was read before is out of date.
+    fn tell(&self, invalidation: Invalidation, news: bool) -> Begun<'_> {
+        let span = invalidation.span;
         let mut state = self.lock();
         state.active += 1;
         let hit = state.intervals.values().filter(|interval| overlap(interval.span, span));
@@ -95,9 +107,12 @@ impl Notifiers {
         }
         let seq = state.seq;
         drop(state);
-        let invalidation = Invalidation { span, event, owner, blockable: true };
         for interval in &hit {
-            let mut set = || interval.seq.store(seq, Ordering::SeqCst);
+            let mut set = || {
+                if news {
+                    interval.seq.store(seq, Ordering::SeqCst);
+                }
+            };
             let called = interval
                 .home
                 .call(|sink| sink.invalidate(interval.cookie, &invalidation, &mut set));
