@@ -208,7 +208,8 @@ impl<H: Host> Inside<'_, H> {
         mirror: Span,
         batch: &[Entry<H>],
     ) -> Result<(), Errno> {
-        let attr = self.attr_at(page);
+        // A range may be larger than what an attribute was set for.
+        let (alike, attr) = self.attr_around(page, range);
         let atomic = access == Access::Atomic;
         if atomic && attr.atomic == fp::SVM_ATOMIC_CPU {
             return Err(Errno::ACCES);
@@ -217,25 +218,25 @@ impl<H: Host> Inside<'_, H> {
             fp::SVM_ATOMIC_GLOBAL if atomic => fp::REGION_VRAM,
             _ => attr.preferred,
         };
-        self.place(range, page, wanted)?;
+        self.place(alike, page, wanted)?;
         match atomic && attr.atomic != fp::SVM_ATOMIC_DEVICE {
             true => self.allow_atomic(range, page, mirror, batch),
             false => self.touch(range, page, access, batch),
         }
     }
 
-    /// Moves a range to a region, as far as that is possible, unless the page is there.
-    fn place(&self, range: Span, page: u64, region: u32) -> Result<(), Errno> {
+    /// Moves a part of a range to a region, as far as that is possible, unless the page is there.
+    fn place(&self, part: Span, page: u64, region: u32) -> Result<(), Errno> {
         let known = {
             let ranges = self.svm.ranges.lock();
             ranges.at(page).map_or(Page::NONE, |range| range.page(page))
         };
         match region {
             fp::REGION_VRAM if !known.is_device() && self.dev().config.vram_bytes > 0 => {
-                self.to_device(range)?;
+                self.to_device(part)?;
             }
             fp::REGION_SYSTEM if known.is_none() || known.is_device() => {
-                self.to_system(range)?;
+                self.to_system(part)?;
             }
             _ => {}
         }
