@@ -81,6 +81,9 @@ impl World {
             return Answer::Continue;
         }
         let space = self.threads.process(call.tid).and_then(|process| spaces.of(process));
+        if let Some(space) = &space {
+            space.calls(call.tid);
+        }
         match space.filter(|space| !space.is_over()) {
             Some(space) => trap::serve(&space, call, self.way),
             None => Answer::Continue,

@@ -26,6 +26,7 @@ pub(crate) const ROLES: &[Role] = &[
     ("read_only_pages_move", read_only_pages_move),
     ("own_signal_handlers_still_work", own_signal_handlers_still_work),
     ("another_program_starts_afresh", another_program_starts_afresh),
+    ("a_failed_exec_changes_nothing", a_failed_exec_changes_nothing),
     ("no_update_is_lost", no_update_is_lost),
 ];
 
@@ -262,6 +263,18 @@ fn another_program_starts_afresh() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--role", "gpu_and_cpu_see_each_other"]);
     panic!("{}", command.exec());
+}
+
+fn a_failed_exec_changes_nothing() {
+    let pages = Pages::map(4 * PAGE).unwrap();
+    add(pages, 0, 1).unwrap();
+    assert_eq!(move_out(pages), 4);
+    use std::os::unix::process::CommandExt;
+    let refused = Command::new("/dev/null/nothing").exec();
+    assert_eq!(refused.raw_os_error(), Some(libc::ENOTDIR));
+    assert_eq!(add(pages, 0, 1), Ok(1));
+    assert_eq!(move_out(pages), 4);
+    assert_eq!(pages.word(0).load(Ordering::Relaxed), 2);
 }
 
 fn random(state: &mut u64) -> u64 {

@@ -46,6 +46,8 @@ pub(crate) mod data {
     pub(crate) const DEFAULT: u64 = 32;
     /// The program's own actions for `SIGSEGV` and `SIGBUS`, in the kernel's layout.
     pub(crate) const HANDLERS: u64 = 64;
+    /// A word for the host to write and read.
+    pub(crate) const SCRATCH: u64 = 192;
     /// Where the stack begins, which grows down.
     pub(crate) const STACK: u64 = super::DATA_SIZE - 64;
 }

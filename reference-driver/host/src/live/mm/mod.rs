@@ -6,6 +6,7 @@
 //! its mappings is made by the agent, between the begin and the end of an invalidation ([`trap`]).
 
 pub(crate) mod cpu_fault;
+mod exec;
 mod fork;
 pub(crate) mod home;
 pub(crate) mod moved;
@@ -198,7 +199,7 @@ impl Spaces {
     pub(crate) fn sweep(&self) {
         let mut slots = self.slots.write().unwrap_or_else(PoisonError::into_inner);
         for slot in slots.iter_mut() {
-            if slot.take_if(|space| space.is_over()).is_some() {
+            if slot.take_if(|space| space.has_ended()).is_some() {
                 self.count.fetch_sub(1, Ordering::SeqCst);
             }
         }

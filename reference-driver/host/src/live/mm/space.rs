@@ -18,6 +18,7 @@ use super::super::agent::lane::Lane;
 use super::super::agent::layout::{HELD, HELD_PAGES, TAKEN, WINDOWS};
 use super::super::arena::PAGE;
 use super::super::migrate::{Backend, Mover, Piece, Userfault};
+use super::exec::Exec;
 use super::fork::Fork;
 use super::moved::{Moved, Place, Run, Table};
 use super::notifier::Notifiers;
@@ -39,6 +40,8 @@ pub(crate) struct Space {
     pub(crate) mover: Mover,
     /// The last fork, of which only the beginning can be seen.
     fork: Mutex<Option<Fork>>,
+    /// The last exec, likewise.
+    exec: Mutex<Option<Exec>>,
     table: Arc<Mutex<Table>>,
     entered: Mutex<bool>,
     left: Condvar,
@@ -99,6 +102,7 @@ impl Space {
             notifiers: Notifiers::new(),
             mover,
             fork: Mutex::default(),
+            exec: Mutex::default(),
             table,
             entered: Mutex::new(false),
             left: Condvar::new(),
@@ -158,9 +162,35 @@ impl Space {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it has ended.
-    pub(crate) fn is_over(&self) -> bool {
+    /// An exec has begun.
+    pub(crate) fn execs(&self, exec: Exec) {
+        *self.exec.lock().unwrap_or_else(PoisonError::into_inner) = Some(exec);
+    }
+
+    /// A thread makes a call: an exec that it began has failed, if its memory is still here.
+    pub(crate) fn calls(&self, thread: i32) {
+        let mut exec = self.exec.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed = |exec: &Exec| exec.is_of(thread) && !self.lane.is_dead();
+        exec.take_if(|exec| failed(exec));
+    }
+
+    /// Whether the drivers were told of its end.
+    pub(crate) fn has_ended(&self) -> bool {
         self.over.load(Ordering::SeqCst)
+    }
+
+    /// Whether it has ended. While the process execs, that is waited for: what is read of it then may be
+    /// another program's.
+    pub(crate) fn is_over(&self) -> bool {
+        if self.has_ended() {
+            return true;
+        }
+        let mut exec = self.exec.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = exec.as_ref().is_some_and(|exec| exec.wait(&self.lane));
+        if !over {
+            *exec = None;
+        }
+        over
     }
 
     /// Ends it: the drivers are told, and get their frames back. True for who did it.

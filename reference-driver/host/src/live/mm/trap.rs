@@ -1,9 +1,9 @@
 //! Calls that change a client's mappings: each is made by the agent, between the begin and the end of
 //! an invalidation, as Linux brackets it with its notifiers. Owns the knowledge of what each call ends.
 //!
-//! Two of them cannot be made by another: `fork`, whose end nobody tells, and `mmap` of a file over a
-//! mapping, whose descriptor the agent has not. Before a fork everything that is away is brought
-//! back. In the place of the old mapping the agent puts one that gives nothing, and the caller's
+//! Three of them cannot be made by another: `fork` and `exec`, whose end nobody tells, and `mmap` of a file
+//! over a mapping, whose descriptor the agent has not. Before the first two everything that is away is
+//! brought back. In the place of the old mapping the agent puts one that gives nothing, and the caller's
 //! own call replaces that.
 
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use super::super::agent::layout::{CODE, DATA, HANDLER, SIGACTION, data};
 use super::super::arena::PAGE;
 use super::super::sys::client::{self, Way};
 use super::super::sys::notify::{Answer, Call};
+use super::exec::{Exec, is_borrowed};
 use super::fork::Fork;
 use super::is_prepared;
 use super::space::{END, Space};
@@ -54,6 +55,7 @@ fn range(start: u64, len: u64) -> Option<Span> {
 pub(crate) fn serve(space: &Arc<Space>, call: &Call, way: Way) -> Answer {
     match call.nr {
         nr if is_fork(call, way) => fork(space, call, nr),
+        libc::SYS_execve | libc::SYS_execveat => exec(space, call),
         libc::SYS_mmap => map(space, call),
         libc::SYS_mremap => remap(space, call),
         libc::SYS_brk => set_break(space, call),
@@ -238,12 +240,22 @@ fn is_fork(call: &Call, way: Way) -> bool {
 }
 
 fn fork(space: &Arc<Space>, call: &Call, _: i64) -> Answer {
+    bring_all_back(space, Event::ProtectionPage, || space.forks(Fork::begin(call.tid)))
+}
+
+/// Should it fail, the process goes on as it was.
+fn exec(space: &Arc<Space>, call: &Call) -> Answer {
+    bring_all_back(space, Event::Clear, || space.execs(Exec::begin(call.tid)))
+}
+
+/// Ends all translations, and `note`s why before anybody makes new ones.
+fn bring_all_back(space: &Arc<Space>, event: Event, note: impl FnOnce()) -> Answer {
     let entered = space.enter();
     let everything = Span::new(0, END);
-    let begun = space.notifiers.begin(everything, Event::ProtectionPage, 0);
+    let begun = space.notifiers.begin(everything, event, 0);
     space.restore(everything);
     space.unwatch(everything);
-    space.forks(Fork::begin(call.tid));
+    note();
     drop(begun);
     drop(entered);
     Answer::Continue
@@ -254,6 +266,10 @@ fn fork(space: &Arc<Space>, call: &Call, _: i64) -> Answer {
 pub(crate) fn sigaction(call: &Call, way: Way) -> Answer {
     let [signal, new, old, size, ..] = call.args;
     if size != 8 || !is_prepared(call.tid, way) {
+        return Answer::Continue;
+    }
+    // The actions of a child are its own; where they would be kept is its parent's.
+    if new != 0 && is_borrowed(call.tid, way) {
         return Answer::Continue;
     }
     let index = u64::from(signal != libc::SIGSEGV as u64);

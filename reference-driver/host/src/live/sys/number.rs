@@ -29,6 +29,8 @@ const MM: &[i64] = &[
     libc::SYS_mlock2,
     libc::SYS_mlockall,
     libc::SYS_clone3,
+    libc::SYS_execve,
+    libc::SYS_execveat,
 ];
 
 /// A call that opens a path.
