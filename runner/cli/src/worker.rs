@@ -33,6 +33,8 @@ struct Arguments {
     seed: u64,
     capabilities: bool,
     nothing: bool,
+    /// It runs in the place of a worker's child: with what.
+    again: Option<String>,
 }
 
 /// Works as a worker, if the program was started as one.
@@ -60,6 +62,7 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             "--seed" => arguments.seed = value()?.parse().map_err(|e| format!("--seed: {e}"))?,
             "--capabilities" => arguments.capabilities = true,
             "--nothing" => arguments.nothing = true,
+            worker::AGAIN => arguments.again = Some(value()?),
             other => return Err(format!("unknown argument {other}")),
         }
     }
@@ -82,6 +85,9 @@ fn work(arguments: &Arguments) -> Result<Status, String> {
     };
     if arguments.capabilities {
         return capabilities(&device);
+    }
+    if let Some(again) = &arguments.again {
+        return worker::go_on(again, &device).map(Status::from);
     }
     let (Some(name), Some(source)) = (&arguments.test, &arguments.source) else {
         return Err("--test and --source are needed".into());

@@ -406,7 +406,7 @@ impl Actor<'_, '_> {
 
     /// A submission that no step waits for has to end in some way that can be explained.
     pub(super) fn finish_any(&mut self, job: &Arc<JobObject>) -> Done {
-        if job.queue.gone.load(Ordering::SeqCst) || self.is_killed() {
+        if job.is_lost() || self.is_killed() {
             return self.cut(job);
         }
         self.origin = job.origin;
@@ -419,7 +419,7 @@ impl Actor<'_, '_> {
                 }
                 Ok(())
             }
-            Err(_) if job.queue.gone.load(Ordering::SeqCst) || self.is_killed() => self.cut(job),
+            Err(_) if job.is_lost() || self.is_killed() => self.cut(job),
             Err(error) => {
                 let what = "submission that no step waits for";
                 self.fail(

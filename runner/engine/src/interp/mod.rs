@@ -13,6 +13,7 @@ mod area;
 mod bind;
 mod cpu;
 mod debug;
+mod exec;
 mod expect;
 #[cfg(test)]
 mod fake;
@@ -35,4 +36,5 @@ mod svm_tests;
 mod sync;
 mod view;
 
+pub(crate) use remote::serve_on;
 pub use run::{Setting, run};

@@ -109,15 +109,18 @@ impl Actor<'_, '_> {
 
     fn new_probe_queue(&mut self, vm: &Arc<VmObject>) -> Done<Arc<QueueObject>> {
         let client = self.client_named(&vm.client)?;
-        match client.handle.queue_create(&dev::QueueSpec::exec(vm.vm)) {
+        let spec = dev::QueueSpec::exec(vm.vm);
+        match client.handle.queue_create(&spec) {
             Ok(queue) => Ok(Arc::new(QueueObject {
                 name: String::new(),
                 vm: vm.name.clone(),
                 client: vm.client.clone(),
                 queue,
+                spec,
                 class: QueueClass::Exec,
                 number: self.stage.queue_number(),
                 submitted: 0.into(),
+                cut: 0.into(),
                 users: std::sync::Mutex::default(),
                 gone: AtomicBool::new(false),
             })),

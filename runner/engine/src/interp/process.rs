@@ -28,6 +28,12 @@ pub(super) struct Process {
 }
 
 impl Process {
+    /// The same process with another program: it has none of the memory.
+    pub(super) fn with_client(&self, client: &Arc<ClientObject>) -> Self {
+        let killed = AtomicBool::new(self.killed.load(Ordering::SeqCst));
+        Self { client: Arc::clone(client), mm: client.mm, views: Mutex::default(), killed }
+    }
+
     fn views(&self) -> MutexGuard<'_, BTreeMap<Object, Arc<dyn View>>> {
         self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -203,6 +209,7 @@ impl Actor<'_, '_> {
             return Ok(Ok(Arc::clone(view)));
         }
         if let Some(area) = &memory.area {
+            // An address: what is there, if anything, the access will tell.
             let reach = Reach { addr: area.addr, len: memory.size };
             let view = process.remote().reach(reach);
             return Ok(view.map_err(|error| error.errno).inspect(|view| {

@@ -265,6 +265,9 @@ fn perform_role(actor: &mut Actor<'_, '_>, role: &ast::Actor) {
 fn check_end(director: &mut Actor<'_, '_>) -> Done {
     for memory in all(&director.stage.names.memory) {
         // What no CPU has mapped so far is not mapped for this alone.
+        if memory.area.as_ref().is_some_and(|area| director.stage.model().mm_has_ended(area.mm)) {
+            continue;
+        }
         if memory.view.get().is_some() {
             director.query_area(&memory)?;
             director.cpu_survey(&memory)?;
@@ -320,6 +323,8 @@ impl Actor<'_, '_> {
             Action::Svm(svm) => self.svm_step(step, svm),
             Action::Abi(case) => self.abi(case),
             Action::Kill(client) => self.kill(client),
+            Action::Exec => self.exec(step),
+            Action::Spawn(start) => self.spawn(step, *start),
             Action::Blocked { process, timeout } => self.blocked(process, *timeout),
             Action::Merge { first, second, fd } => self.merge(first, second, fd),
             Action::Repeat { .. }

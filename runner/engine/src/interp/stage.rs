@@ -69,6 +69,7 @@ pub(super) struct VmObject {
     pub(super) name: String,
     pub(super) client: String,
     pub(super) vm: dev::Vm,
+    pub(super) spec: dev::VmSpec,
     pub(super) end: u64,
     pub(super) space: SpaceId,
     /// The address space that its mirrors show.
@@ -89,11 +90,14 @@ pub(super) struct QueueObject {
     pub(super) vm: String,
     pub(super) client: String,
     pub(super) queue: dev::Queue,
+    pub(super) spec: dev::QueueSpec,
     pub(super) class: QueueClass,
     /// The oracle's number.
     pub(super) number: u32,
     /// Submissions accepted so far.
     pub(super) submitted: AtomicU64,
+    /// How many of these went with the program that had made them: nobody can wait for them.
+    pub(super) cut: AtomicU64,
     /// Actors that have submitted to it: with several, numbers of jobs are not known.
     pub(super) users: Mutex<Vec<u16>>,
     /// It was destroyed, or its client closed.
@@ -136,6 +140,14 @@ pub(super) struct JobObject {
     pub(super) origin: Origin,
     pub(super) started: Instant,
     pub(super) finished: AtomicBool,
+}
+
+impl JobObject {
+    /// Whether nobody can wait for it: its queue is gone, or the program that had made it.
+    pub(super) fn is_lost(&self) -> bool {
+        self.queue.gone.load(Ordering::SeqCst)
+            || self.number <= self.queue.cut.load(Ordering::SeqCst)
+    }
 }
 
 /// All of them.

@@ -7,6 +7,7 @@ use super::ast::{Memory, Queue, Span, Vm};
 use super::expect::{Check, Expect, FaultExpect, Mapping};
 use super::expr::Expr;
 use super::svm::{By, MmStep, SvmStep};
+use fencepost_fixtures::sys::process::Start;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -247,6 +248,10 @@ pub enum Action {
     },
     /// SIGKILLs the process of an actor or of a process client, and reaps it.
     Kill(String),
+    /// The process runs another program, which keeps its open file.
+    Exec,
+    /// The process has a child run another program, and waits for its end.
+    Spawn(Start),
 
     // ---- ABI -----------------------------------------------------------------------------------
     /// Runs one generated uAPI case of the device adapter: it knows the errno and compares the

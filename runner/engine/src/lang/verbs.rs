@@ -34,6 +34,8 @@ const BY: Key =
     key("by", Ty::Word(ACCESSED_BY_WORDS), "the kernel for somebody, not an instruction");
 /// Ways to memory beside instructions.
 pub(crate) const ACCESSED_BY_WORDS: &[&str] = &words(&svm::ACCESSED_BY);
+/// Ways to start a program.
+pub(crate) const STARTS: &[&str] = &["vfork", "fork"];
 /// Nodes of memory.
 pub(crate) const NODES: &[&str] = &["0", "1"];
 /// States of pages that the kernel counts.
@@ -512,6 +514,22 @@ pub(crate) const STEPS: &[Verb] = &[
         beside: &[],
         example: "kill: gpu1",
         doc: "SIGKILLs the process of an actor or client",
+    },
+    Verb {
+        name: "exec",
+        value: Ty::Nothing,
+        beside: &[],
+        example: "exec: , client: other",
+        doc: "the client's process, or the forked child, runs another program: it keeps its open file, and its \
+              memory ends",
+    },
+    Verb {
+        name: "spawn",
+        value: Ty::Word(STARTS),
+        beside: &[],
+        example: "spawn: vfork",
+        doc: "has a child run another program, with the memory lent (`vfork`) or copied (`fork`), and waits \
+              for its end",
     },
     Verb {
         name: "abi",

@@ -178,6 +178,8 @@ pub struct MmCall {
 pub struct Mm {
     layout: RangeMap<Vma>,
     translations: RangeMap<Vec<Placed>>,
+    /// It has ended.
+    pub(super) over: bool,
 }
 
 impl Mm {
@@ -185,7 +187,7 @@ impl Mm {
         let mut translations = RangeMap::default();
         let nothing = Placed { at, certain: true, to: Translation::None };
         translations.insert(0, u64::MAX, vec![nothing]);
-        Self { layout: RangeMap::default(), translations }
+        Self { layout: RangeMap::default(), translations, over: false }
     }
 
     /// Objects that are mapped, each once.

@@ -6,10 +6,19 @@
 
 use crate::catalog;
 use crate::interp::{self, Setting};
+use fencepost_fixtures::Errno;
 use fencepost_fixtures::device::{self, DeviceSpec};
+use fencepost_fixtures::sys::process::{self, Start};
 use fencepost_results::{Outcome, Report, Verdict};
 use std::io::Write;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::Mutex;
+
+/// Last argument but one of a worker that goes on in the place of another one's child; the last one is of
+/// [`again`].
+pub const AGAIN: &str = "--again";
+/// Arguments of a worker that only begins and ends.
+pub const NOTHING: [&str; 2] = ["worker", "--nothing"];
 
 /// What a worker is to run.
 #[derive(Clone, Debug)]
@@ -40,6 +49,35 @@ pub fn run(job: &Job<'_>, out: impl Write + Send) -> u8 {
     let mut out = out.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let told = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     u8::from(told.is_err())
+}
+
+/// What a worker's child adds to its command line to run it again with its connection and its open file.
+pub(crate) fn again(channel: BorrowedFd<'_>, file: BorrowedFd<'_>, first: usize) -> [String; 2] {
+    let (channel, file) = (channel.as_raw_fd(), file.as_raw_fd());
+    [AGAIN.to_owned(), format!("{channel},{file},{first}")]
+}
+
+/// The life of a worker that was run so: it makes the calls that it is told to. Gives the exit status.
+///
+/// # Errors
+/// What is wrong with the argument, or the device.
+pub fn go_on(argument: &str, device: &DeviceSpec) -> Result<u8, String> {
+    let mut words = argument.splitn(3, ',');
+    let mut number = || words.next().and_then(|word| word.parse::<RawFd>().ok());
+    let (Some(channel), Some(file), Some(first)) = (number(), number(), number()) else {
+        return Err(format!("{AGAIN} {argument} is not what a worker gives"));
+    };
+    let opened =
+        |fd| process::started_with(fd).map_err(|errno| format!("descriptor {fd}: {errno}"));
+    let (channel, file) = (opened(channel)?, opened(file)?);
+    let device = device::open(device).map_err(|error| error.to_string())?;
+    let first = usize::try_from(first).unwrap_or_default();
+    Ok(u8::from(interp::serve_on(&*device, channel, file, first) != 0))
+}
+
+/// Runs this program in a process of its own, where it has nothing to do.
+pub(crate) fn spawn(start: Start) -> Result<(), Errno> {
+    process::run_self(start, &NOTHING)
 }
 
 fn judge(job: &Job<'_>, sink: &(dyn Fn(Report) + Sync)) -> Outcome {

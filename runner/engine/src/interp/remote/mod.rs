@@ -8,6 +8,8 @@
 mod request;
 mod serve;
 
+pub(crate) use self::serve::serve_on;
+
 use self::request::{Answer, Batch, FAREWELL, PATIENCE, PIECE, Request, encode};
 use self::serve::Server;
 use super::view::View;
@@ -19,12 +21,13 @@ use fencepost_fixtures::device::{
 };
 use fencepost_fixtures::memory::Window;
 use fencepost_fixtures::sys::message::Channel;
-use fencepost_fixtures::sys::process::{self, Child, Forked};
+use fencepost_fixtures::sys::process::{self, Child, Forked, Start};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -43,7 +46,12 @@ static FORKING: RwLock<()> = RwLock::new(());
 struct Link {
     child: Mutex<Child>,
     free: Mutex<Vec<Channel>>,
+    /// How many programs the child has run.
+    programs: AtomicUsize,
 }
+
+/// Views and jobs that one program of a child may have.
+const NUMBERS: usize = 1 << 20;
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -146,7 +154,8 @@ impl RemoteClient {
     fn new(child: Child) -> std::result::Result<Self, Errno> {
         let stand_in = child.channel().as_fd().try_clone_to_owned();
         let stand_in = stand_in.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
-        let link = Link { child: Mutex::new(child), free: Mutex::default() };
+        let (child, free) = (Mutex::new(child), Mutex::default());
+        let link = Link { child, free, programs: AtomicUsize::new(1) };
         Ok(Self { link: Arc::new(link), stand_in })
     }
 
@@ -188,6 +197,31 @@ impl RemoteClient {
         let _ = child.wait(FAREWELL);
     }
 
+    /// Has the child run another program, which keeps the open file and has nothing else of what was there:
+    /// no memory, no submission. Nobody may be making a call.
+    pub(super) fn again(&self) -> std::result::Result<(), Errno> {
+        let child = locked(&self.link.child);
+        locked(&self.link.free).clear();
+        let first = NUMBERS * self.link.programs.fetch_add(1, Ordering::SeqCst);
+        child.channel().send(&encode(&Request::Again { first }), &[])?;
+        let (bytes, _) = child.channel().recv(FAREWELL)?;
+        // An empty message: the process is gone.
+        let answer: Answer = serde_json::from_slice(&bytes).map_err(|_| Errno::ENOEXEC)?;
+        answer.map(drop).map_err(Errno::from_raw)
+    }
+
+    /// The same child, for somebody else to hold.
+    pub(super) fn share(&self) -> std::result::Result<Self, Errno> {
+        let stand_in = self.stand_in.try_clone();
+        let stand_in = stand_in.map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(0)))?;
+        Ok(Self { link: Arc::clone(&self.link), stand_in })
+    }
+
+    /// Has the child run a program in a process of its own, and wait for its end.
+    pub(super) fn spawn(&self, start: Start) -> Result<()> {
+        self.link.call("process.spawn", &Request::Spawn(start))
+    }
+
     /// Moves the child into a control group. To be called before it opens the device.
     pub(super) fn join(&self, group: &dev::kernel::cgroup::Group) -> Result<()> {
         group.add(locked(&self.link.child).pid())
@@ -206,6 +240,12 @@ impl RemoteClient {
         child.kill()?;
         child.wait(FAREWELL).map(drop)
     }
+}
+
+/// Runs a program in a child of this process, and waits for its end.
+pub(super) fn spawn_here(start: Start) -> std::result::Result<(), Errno> {
+    let _alone = FORKING.write().unwrap_or_else(PoisonError::into_inner);
+    crate::worker::spawn(start)
 }
 
 /// Memory that the child sees.
@@ -316,6 +356,15 @@ impl Client for RemoteClient {
 
     fn vm_create(&self, spec: &dev::VmSpec) -> Result<Vm> {
         self.link.call("vm.create", &Request::VmCreate(*spec))
+    }
+
+    fn recall_vm(&self, vm: Vm, spec: &dev::VmSpec) {
+        // Whoever needs what was not recalled, and finds it missing, says so.
+        let _told: Result<()> = self.link.call("recall", &Request::RecallVm(vm, *spec));
+    }
+
+    fn recall_queue(&self, queue: Queue, spec: &dev::QueueSpec) {
+        let _told: Result<()> = self.link.call("recall", &Request::RecallQueue(queue, *spec));
     }
 
     fn vm_destroy(&self, vm: Vm) -> Result<()> {

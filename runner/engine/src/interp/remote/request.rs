@@ -3,6 +3,7 @@
 use fencepost_fixtures::area::{AreaSpec, MmCall, Reach};
 use fencepost_fixtures::device as dev;
 use fencepost_fixtures::device::{AtomicOp, Gem, Program, Queue, Syncobj, Vm, Width};
+use fencepost_fixtures::sys::process::Start;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::time::Duration;
@@ -18,14 +19,27 @@ pub(super) const PIECE: usize = 8 * 1024;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     Lane,
-    Open { debug: bool },
+    Open {
+        debug: bool,
+    },
     Exit,
+    /// Runs the program again; numbers of views and jobs go on from there.
+    Again {
+        first: usize,
+    },
+    /// What the open file has from before.
+    RecallVm(Vm, dev::VmSpec),
+    RecallQueue(Queue, dev::QueueSpec),
+    Spawn(Start),
     GemCreate(dev::GemSpec),
     GemClose(Gem),
     GemInfo(Gem),
     GemExport(Gem),
     GemImport,
-    MapGem { gem: Gem, size: u64 },
+    MapGem {
+        gem: Gem,
+        size: u64,
+    },
     Area(AreaSpec),
     Reach(Reach),
     Mm(MmCall),
@@ -37,40 +51,99 @@ pub(super) enum Request {
     SvmTune(dev::SvmTune),
     SvmFaults(dev::SvmFaultAction),
     SvmEvict,
-    Load { view: usize, offset: u64, width: Width },
-    Store { view: usize, offset: u64, width: Width, value: u64 },
-    Atomic { view: usize, offset: u64, width: Width, op: AtomicOp, operand: u64 },
-    Read { view: usize, offset: u64, len: usize },
-    Write { view: usize, offset: u64, bytes: Vec<u8> },
-    Fill { view: usize, offset: u64, bytes: u64, width: Width, value: u64 },
+    Load {
+        view: usize,
+        offset: u64,
+        width: Width,
+    },
+    Store {
+        view: usize,
+        offset: u64,
+        width: Width,
+        value: u64,
+    },
+    Atomic {
+        view: usize,
+        offset: u64,
+        width: Width,
+        op: AtomicOp,
+        operand: u64,
+    },
+    Read {
+        view: usize,
+        offset: u64,
+        len: usize,
+    },
+    Write {
+        view: usize,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    Fill {
+        view: usize,
+        offset: u64,
+        bytes: u64,
+        width: Width,
+        value: u64,
+    },
     VmCreate(dev::VmSpec),
     VmDestroy(Vm),
     Bind(dev::BindCall),
     VaDump(Vm),
-    Faults { vm: Vm, clear: bool },
+    Faults {
+        vm: Vm,
+        clear: bool,
+    },
     Window(Vm),
     QueueCreate(dev::QueueSpec),
     QueueDestroy(Queue),
     QueueInfo(Queue),
-    Submit { queue: Queue, work: Vec<Batch>, syncs: Vec<dev::SyncPoint> },
-    Finish { job: usize, timeout: Duration },
+    Submit {
+        queue: Queue,
+        work: Vec<Batch>,
+        syncs: Vec<dev::SyncPoint>,
+    },
+    Finish {
+        job: usize,
+        timeout: Duration,
+    },
     Encode(Program),
     SyncobjCreate(bool),
     SyncobjDestroy(Syncobj),
-    SyncobjWait { points: Vec<(Syncobj, u64)>, flags: [bool; 3], timeout: Duration },
+    SyncobjWait {
+        points: Vec<(Syncobj, u64)>,
+        flags: [bool; 3],
+        timeout: Duration,
+    },
     SyncobjReset(Vec<Syncobj>),
     SyncobjSignal(Vec<Syncobj>),
     TimelineSignal(Vec<(Syncobj, u64)>),
-    TimelineQuery { syncobjs: Vec<Syncobj>, last_submitted: bool },
-    Transfer { from: (Syncobj, u64), to: (Syncobj, u64), for_submit: bool },
-    SyncobjExport { syncobj: Syncobj, form: dev::SyncForm },
+    TimelineQuery {
+        syncobjs: Vec<Syncobj>,
+        last_submitted: bool,
+    },
+    Transfer {
+        from: (Syncobj, u64),
+        to: (Syncobj, u64),
+        for_submit: bool,
+    },
+    SyncobjExport {
+        syncobj: Syncobj,
+        form: dev::SyncForm,
+    },
     SyncobjImport,
     SyncFileImport(Syncobj),
     UserFence(dev::UserFenceWait),
     Counters,
     Regions,
-    Inject { kind: dev::Inject, nth: u64 },
-    Delay { point: String, action: dev::DelayAction },
+    Inject {
+        kind: dev::Inject,
+        nth: u64,
+    },
+    Delay {
+        point: String,
+        action: dev::DelayAction,
+    },
     Evict(Option<Gem>),
 }
 

@@ -3,11 +3,13 @@
 use super::super::view::View;
 use super::locked;
 use super::request::{Answer, Batch, PATIENCE, Request};
+use crate::worker;
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::area::Area;
 use fencepost_fixtures::device as dev;
 use fencepost_fixtures::device::{Client, Device, Error, Queue, Result, Work};
 use fencepost_fixtures::sys::message::Channel;
+use fencepost_fixtures::sys::process;
 use serde_json::{Value, json};
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +18,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 /// What the child has.
 pub(super) struct Server<'c> {
     client: File<'c>,
+    /// Number of its first view and its first job.
+    first: usize,
     views: Mutex<Vec<Arc<dyn View>>>,
     areas: Mutex<Vec<Area>>,
     jobs: Mutex<Vec<Arc<dyn dev::Submission>>>,
@@ -55,6 +59,7 @@ pub(super) fn serve(
                 (Ok(Request::Lane), Some(fd)) => {
                     scope.spawn(move || lane(device, server, &Channel::from(fd)));
                 }
+                (Ok(Request::Again { first }), _) => again(channel, server, first),
                 // Told to go, or the other side is gone.
                 _ => end(),
             }
@@ -62,9 +67,32 @@ pub(super) fn serve(
     })
 }
 
+/// Runs another program, which serves on.
+fn again(channel: &Channel, server: &OnceLock<Server<'_>>, first: usize) {
+    let Some(server) = server.get() else { end() };
+    let file = server.client.fd();
+    let words = worker::again(channel.as_fd(), file, first);
+    // Without an answer the other side knows that it failed.
+    let Err(_) = process::again(&[channel.as_fd(), file], &words);
+    end()
+}
+
+/// The life of a program that was run in the place of a child: it has the open file, and nothing else of what
+/// the child had.
+pub(crate) fn serve_on(device: &dyn Device, channel: OwnedFd, file: OwnedFd, first: usize) -> i32 {
+    let channel = Channel::from(channel);
+    let Ok(client) = device.adopt(file) else { return 1 };
+    let server = Server { first, ..Server::new(File::Own(client), Vec::new()) };
+    let there = serde_json::to_vec(&Answer::Ok(Value::Null)).unwrap_or_default();
+    if channel.send(&there, &[]).is_err() {
+        return 1;
+    }
+    serve(None, &channel, OnceLock::from(server))
+}
+
 /// Ends the process: threads may be within calls that wait.
 fn end() -> ! {
-    fencepost_fixtures::sys::process::exit_now(0)
+    process::exit_now(0)
 }
 
 /// Serves one connection.
@@ -106,18 +134,21 @@ impl<'c> Server<'c> {
 
     fn new(client: File<'c>, views: Vec<Arc<dyn View>>) -> Self {
         let views = Mutex::new(views);
-        Self { client, views, areas: Mutex::default(), jobs: Mutex::default() }
+        Self { client, first: 0, views, areas: Mutex::default(), jobs: Mutex::default() }
     }
 
     fn view(&self, view: usize) -> Result<Arc<dyn View>> {
-        locked(&self.views).get(view).cloned().ok_or(Error::new("cpu", Errno::EFAULT))
+        // Those of the program before are gone with its memory.
+        let view = view.checked_sub(self.first);
+        let view = view.and_then(|view| locked(&self.views).get(view).cloned());
+        view.ok_or(Error::new("cpu", Errno::EFAULT))
     }
 
     fn add_view(&self, view: impl View + 'static) -> Value {
         let mut views = locked(&self.views);
         let addr = view.addr();
         views.push(Arc::new(view));
-        json!((views.len() - 1, addr))
+        json!((self.first + views.len() - 1, addr))
     }
 
     fn answer(
@@ -146,7 +177,8 @@ impl<'c> Server<'c> {
             }
             Request::Submit { queue, work, syncs } => self.submit(queue, &work, syncs),
             Request::Finish { job, timeout } => {
-                let job = locked(&self.jobs).get(job).cloned();
+                let job = job.checked_sub(self.first);
+                let job = job.and_then(|job| locked(&self.jobs).get(job).cloned());
                 let job = job.ok_or(Error::new("gpu.wait", Errno::ENOENT))?;
                 Ok(json!(job.wait(timeout)?))
             }
@@ -203,7 +235,7 @@ impl<'c> Server<'c> {
         let job = self.client.submit(&dev::SubmitCall { queue, work, syncs })?;
         let mut jobs = locked(&self.jobs);
         jobs.push(Arc::from(job));
-        Ok(json!(jobs.len() - 1))
+        Ok(json!(self.first + jobs.len() - 1))
     }
 
     fn plain(&self, request: Request) -> Result<Value> {
@@ -233,6 +265,11 @@ impl<'c> Server<'c> {
             Request::SvmTune(tune) => json!(client.svm_tune(&tune)?),
             Request::SvmFaults(action) => json!(client.svm_faults(action)?),
             Request::SvmEvict => json!(client.svm_evict()?),
+            Request::Spawn(start) => {
+                json!(worker::spawn(start).map_err(|errno| Error::new("process.spawn", errno))?)
+            }
+            Request::RecallVm(vm, spec) => json!(client.recall_vm(vm, &spec)),
+            Request::RecallQueue(queue, spec) => json!(client.recall_queue(queue, &spec)),
             Request::VmCreate(spec) => json!(client.vm_create(&spec)?),
             Request::VmDestroy(vm) => json!(client.vm_destroy(vm)?),
             Request::Bind(call) => json!(client.bind(&call)?),

@@ -9,11 +9,12 @@ use super::super::step::{
     Action, Atomic, Batch, Bind, Choice, Create, Finish, InjectEvery, InjectKind, ObjectRef,
     Outcome, Point, Step, Wait, WordWait,
 };
-use super::super::verbs::{INJECT_KINDS, STEP_KEYS};
+use super::super::verbs::{INJECT_KINDS, STARTS, STEP_KEYS};
 use super::super::words::{STEP_WORDS, Side, What};
 use super::super::yaml::{Key, Node, NodeKind};
 use super::call::Call;
 use super::{Kind, Lower};
+use fencepost_fixtures::sys::process::Start;
 use std::sync::Arc;
 
 /// Longest `repeat`.
@@ -181,6 +182,11 @@ impl Lower<'_> {
             name if name.starts_with("mm.") => self.mm_step(call, name),
             name if name.starts_with("svm.") => self.svm_step(call, name),
             "merge" => self.merge(call),
+            "exec" => Some(Action::Exec),
+            "spawn" => {
+                let start = self.one_of(call.value?, STARTS)?;
+                Some(Action::Spawn([Start::Vfork, Start::Fork][start]))
+            }
             "abi" => self.word_text(call.value?, "the name of a case").map(Action::Abi),
             _ => self.sync(call, name),
         }

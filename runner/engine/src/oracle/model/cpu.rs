@@ -86,6 +86,17 @@ impl Model {
         self.mms[call.mm].end(call, done, &self.clocks, &self.horizon);
     }
 
+    /// An address space has ended, and what was mapped there.
+    pub fn mm_ended(&mut self, mm: MmId) {
+        self.mms[mm].over = true;
+    }
+
+    /// Whether an address space has ended.
+    #[must_use]
+    pub fn mm_has_ended(&self, mm: MmId) -> bool {
+        self.mms[mm].over
+    }
+
     /// A child was forked: its address space is a copy of its parent's.
     pub fn mm_fork(&mut self, actor: Timeline, parent: MmId, origin: Origin) -> MmId {
         let at = self.clocks.tick(actor);
