@@ -9,7 +9,7 @@ use super::view::{ClientHandle, View};
 use crate::lang::ast::{CpuKind, Pattern};
 use crate::lang::expect::Check;
 use crate::lang::step::Place;
-use crate::lang::svm::{By, MmStep, Part, Told};
+use crate::lang::svm::{By, MmStep, Part, Told, Trap};
 use crate::oracle::{self, Access, AtFork, Denied, MmId, MmOp, Nature, Object, Source};
 use fencepost_fixtures::Errno;
 use fencepost_fixtures::area::{Advice, Area, AreaSpec, Kind, MmCall, Protection, Reach, Remap};
@@ -31,8 +31,8 @@ pub(super) struct Piece {
 /// Memory that was mapped: its addresses, the area if it is this process's, how it is seen.
 type Made = (u64, Option<Area>, Arc<dyn View>, bool);
 
-fn kind_of(kind: CpuKind) -> Option<Kind> {
-    Some(match kind {
+fn kind_of(kind: CpuKind) -> Kind {
+    match kind {
         CpuKind::Anon | CpuKind::ProtNone => Kind::Anon,
         CpuKind::Thp => Kind::Thp,
         CpuKind::Small | CpuKind::Zero => Kind::Small,
@@ -43,12 +43,13 @@ fn kind_of(kind: CpuKind) -> Option<Kind> {
         CpuKind::Hugetlb => Kind::Hugetlb,
         CpuKind::Stack => Kind::Stack,
         CpuKind::Hole => Kind::Hole,
-        CpuKind::DeviceFile => return None,
-    })
+        CpuKind::DeviceFile => Kind::DeviceFile,
+    }
 }
 
-fn oracle_access(access: Protection) -> Access {
+fn oracle_access(kind: Kind, access: Protection) -> Access {
     match access {
+        Protection::Read | Protection::Write if kind == Kind::DeviceFile => Access::Cpu,
         Protection::None => Access::None,
         Protection::Read => Access::Read,
         Protection::Write => Access::Write,
@@ -140,9 +141,7 @@ impl Actor<'_, '_> {
     ) -> Done<Result<NewArea, Errno>> {
         let client = self.client_named(wanted.client)?;
         let mm = self.process.as_ref().map_or(client.mm, |process| process.mm);
-        let Some(kind) = kind_of(wanted.kind) else {
-            return self.broken(&format!("memory of kind {:?} cannot be made here", wanted.kind));
-        };
+        let kind = kind_of(wanted.kind);
         let spec = AreaSpec {
             kind,
             len: wanted.size,
@@ -163,7 +162,13 @@ impl Actor<'_, '_> {
         self.stage.model().note_nature(object, nature(kind, first));
         let object_ = AreaObject { addr, mm, kind, access: wanted.access, area, by_file };
         if kind != Kind::Hole {
-            self.place_object(mm, addr, wanted.size, object, Protection::Write);
+            self.place_object(
+                mm,
+                addr,
+                wanted.size,
+                object,
+                oracle_access(kind, Protection::Write),
+            );
         }
         Ok(Ok((object_, object, view)))
     }
@@ -183,8 +188,8 @@ impl Actor<'_, '_> {
     }
 
     /// Tells the oracle that an object is at an address from now on.
-    fn place_object(&mut self, mm: MmId, addr: u64, len: u64, object: Object, access: Protection) {
-        let op = MmOp::Map { addr, len, object, access: oracle_access(access) };
+    fn place_object(&mut self, mm: MmId, addr: u64, len: u64, object: Object, access: Access) {
+        let op = MmOp::Map { addr, len, object, access };
         let mut model = self.stage.model();
         let call = model.mm_begin(self.line, mm, &op);
         model.mm_end(self.line, &call, true);
@@ -267,7 +272,7 @@ impl Actor<'_, '_> {
     }
 
     /// The same, for what it gives.
-    fn ask_mm(
+    pub(super) fn ask_mm(
         &mut self,
         memory: &MemoryObject,
         name: &str,
@@ -290,8 +295,11 @@ impl Actor<'_, '_> {
         match step {
             MmStep::Map { part, kind, access } => {
                 let piece = self.piece(part)?;
-                let Some(kind) = kind_of(*kind) else { return self.broken("no such memory") };
-                self.map_new(&piece, kind, *access)
+                self.map_new(&piece, kind_of(*kind), *access)
+            }
+            MmStep::Show { part, object } => {
+                let piece = self.piece(part)?;
+                self.show(&piece, object)
             }
             MmStep::Unmap(part) => {
                 let piece = self.piece(part)?;
@@ -317,12 +325,17 @@ impl Actor<'_, '_> {
                 let call = MmCall::Pin { addr: piece.addr, len: piece.len, pinned: *pinned };
                 self.call_mm(&piece.memory, "mm.pin", &call)
             }
-            MmStep::Trap { part, trapped } => {
+            MmStep::Trap { part, trapped, trap } => {
                 let piece = self.piece(part)?;
                 let (addr, len) = (piece.addr, piece.len);
-                let access = if *trapped { Access::None } else { Access::Write };
+                let access = match (trapped, trap) {
+                    (true, Trap::Missing) => Access::None,
+                    (true, Trap::Writes) => Access::Told,
+                    (false, _) | (true, Trap::Present) => Access::Write,
+                };
                 let op = MmOp::Protect { addr, len, access };
-                let call = MmCall::Trap { addr, len, trapped: *trapped };
+                let writes = *trap == Trap::Writes;
+                let call = MmCall::Trap { addr, len, trapped: *trapped, writes };
                 self.changing(&piece, "mm.trap", &op, &call)
             }
             MmStep::Move { part, node, pages } => {
@@ -415,7 +428,8 @@ impl Actor<'_, '_> {
 
     fn protect(&mut self, piece: &Piece, access: Protection) -> Done<Answer> {
         let (addr, len) = (piece.addr, piece.len);
-        let op = MmOp::Protect { addr, len, access: oracle_access(access) };
+        let kind = piece.memory.area.as_ref().map_or(Kind::Anon, |area| area.kind);
+        let op = MmOp::Protect { addr, len, access: oracle_access(kind, access) };
         let call = MmCall::Protect { addr, len, protection: access };
         self.changing(piece, "mm.protect", &op, &call)
     }
@@ -428,9 +442,28 @@ impl Actor<'_, '_> {
             return self.changing(piece, "mm.unmap", &MmOp::Unmap { addr, len }, &call);
         }
         let object = self.new_object(piece, len, kind);
-        let op = MmOp::Map { addr, len, object, access: oracle_access(access) };
+        let op = MmOp::Map { addr, len, object, access: oracle_access(kind, access) };
         let call = MmCall::Map { addr, len, kind, protection: access };
         self.changing(piece, "mm.map", &op, &call)
+    }
+
+    /// An object of a device, from its start, in the place of what is there.
+    fn show(&mut self, piece: &Piece, name: &str) -> Done<Answer> {
+        let memory = self.memory(name)?;
+        let client = self.client_named(&memory.client)?;
+        let (Some(gem), None) = (memory.gem, client.handle.remote()) else {
+            return self.broken(&format!("{name} is no object of this process"));
+        };
+        let (addr, len, object) = (piece.addr, piece.len, memory.object);
+        // Another driver's mapping has no pages that this one could know of.
+        let others = self.stage.test.clients.iter().find(|client| client.name == memory.client);
+        let vgem = others.is_some_and(|client| client.on.as_deref() == Some("vgem"));
+        let access = if vgem { Access::Cpu } else { Access::Write };
+        let op = MmOp::Map { addr, len, object, access };
+        let begun = self.stage.model().mm_begin(self.line, piece.mm, &op);
+        let done = self.timed("mm.map", || client.handle.gem_map_at(gem, addr, len));
+        self.stage.model().mm_end(self.line, &begun, done.is_ok());
+        Ok(done.map_err(|error| error.errno))
     }
 
     /// An object of zeros for a part of an area.

@@ -20,6 +20,7 @@ mod fake;
 #[cfg(test)]
 mod fake_tests;
 mod gpu;
+mod kernel;
 mod objects;
 mod probe;
 mod process;

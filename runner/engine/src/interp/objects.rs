@@ -3,6 +3,7 @@
 use super::actor::{Actor, Answer, Done};
 use super::area::Wanted;
 use super::bind::{queue_class, region};
+use super::remote::RemoteClient;
 use super::stage::{
     Carries, ClientObject, FdObject, MemoryObject, QueueObject, Stage, SyncobjObject, VmObject,
     all, find, put, take,
@@ -430,6 +431,16 @@ impl Actor<'_, '_> {
         if let Some(killed) = self.kill_actor(name) {
             return Ok(killed);
         }
+        self.end_process_of(name, "process.kill", RemoteClient::kill)
+    }
+
+    /// Ends the process of a client as `end` does.
+    pub(super) fn end_process_of(
+        &mut self,
+        name: &str,
+        operation: &str,
+        end: impl FnOnce(&RemoteClient) -> Result<(), Errno>,
+    ) -> Done<Answer> {
         let Some(client) = find(&self.stage.names.clients, name) else {
             return self.broken(&format!("no process of an actor or client is called {name}"));
         };
@@ -442,9 +453,9 @@ impl Actor<'_, '_> {
         for queue in all(&self.stage.names.queues).iter().filter(|queue| queue.client == name) {
             queue.gone.store(true, Ordering::SeqCst);
         }
-        let killed = self.timed("process.kill", || remote.kill());
+        let ended = self.timed(operation, || end(remote));
         self.close_client(name);
-        Ok(killed)
+        Ok(ended)
     }
 
     /// Waits until the process of an actor, or of a client, sleeps inside a call.

@@ -152,6 +152,7 @@ pub(super) fn translation(to: Translation, addr: u64, name: &dyn Fn(usize) -> St
     match to {
         Translation::None => "nothing is mapped there".to_owned(),
         Translation::Shut => "memory that may not be accessed".to_owned(),
+        Translation::Cpu { .. } => "memory that only the CPU reaches".to_owned(),
         Translation::Mirror(_) => "the CPU's memory".to_owned(),
         Translation::Zero { readonly } => {
             format!("NULL or sparse is mapped there{}", access(readonly))

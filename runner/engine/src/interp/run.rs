@@ -320,6 +320,7 @@ impl Actor<'_, '_> {
             Action::Evict(memory) => self.evict(step, memory.as_deref()),
             Action::EvictSvm => self.evict_svm(step),
             Action::Mm(mm) => self.mm_step(mm),
+            Action::Kernel(kernel) => self.kernel_step(kernel),
             Action::Svm(svm) => self.svm_step(step, svm),
             Action::Abi(case) => self.abi(case),
             Action::Kill(client) => self.kill(client),

@@ -181,7 +181,8 @@ impl Actor<'_, '_> {
         let mirrored = model.layout(vm.space).mappings(addr, addr + 1).next();
         let mirrored = mirrored.is_some_and(|(.., mapped)| mapped.mirror == Some(vm.mm));
         let readable = model.accessible(vm.mm, (addr, addr + 1));
-        let readable = readable.iter().any(|(.., access)| *access != Access::None);
+        let readable =
+            readable.iter().any(|(.., access)| !matches!(access, Access::None | Access::Cpu));
         drop(model);
         Ok((mirrored && readable).then_some((vm, addr)))
     }
@@ -201,7 +202,7 @@ impl Actor<'_, '_> {
         let mut holes = Vec::new();
         for (start, end, access) in parts {
             match access {
-                Access::None => holes.extend([start, end - 8]),
+                Access::None | Access::Cpu => holes.extend([start, end - 8]),
                 _ => words.extend(word_of_each_page(start, end)),
             }
         }

@@ -102,6 +102,14 @@ impl ClientHandle {
         }
     }
 
+    /// The other process, if it is one.
+    pub(super) fn remote(&self) -> Option<&RemoteClient> {
+        match self {
+            Self::Local(_) => None,
+            Self::Remote(client) => Some(client),
+        }
+    }
+
     /// Closes the file now rather than with the last who holds it, where that takes a process.
     pub(super) fn close(&self) {
         if let Self::Remote(client) = self {

@@ -14,6 +14,7 @@ pub mod expect;
 pub mod expr;
 mod expr_parse;
 mod grammar;
+pub mod kernel;
 mod lower;
 mod params;
 pub mod reference;

@@ -6,6 +6,7 @@
 use super::ast::{Memory, Queue, Span, Vm};
 use super::expect::{Check, Expect, FaultExpect, Mapping};
 use super::expr::Expr;
+use super::kernel::KernelStep;
 use super::svm::{By, MmStep, SvmStep};
 use fencepost_fixtures::sys::process::Start;
 use std::sync::Arc;
@@ -231,6 +232,8 @@ pub enum Action {
     // ---- memory --------------------------------------------------------------------------------
     /// A call by which the process changes its own memory.
     Mm(MmStep),
+    /// What a kernel does with pages by itself.
+    Kernel(KernelStep),
     /// A call about memory that CPU and device share.
     Svm(SvmStep),
 

@@ -31,6 +31,13 @@ pub enum MmStep {
         /// Permissions.
         access: Protection,
     },
+    /// `mmap` of an object in the place of what is there.
+    Show {
+        /// Where.
+        part: Part,
+        /// The object.
+        object: String,
+    },
     /// `munmap`.
     Unmap(Part),
     /// `mprotect`.
@@ -78,6 +85,8 @@ pub enum MmStep {
         part: Part,
         /// Begin, rather than end.
         trapped: bool,
+        /// Of what it is told.
+        trap: Trap,
     },
     /// `move_pages`.
     Move {
@@ -100,6 +109,21 @@ pub enum MmStep {
         timeout: Duration,
     },
 }
+
+/// What a userfaultfd is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    /// Pages that are missing, as all are.
+    Missing,
+    /// The same, where none is.
+    Present,
+    /// Writes to pages that are there.
+    Writes,
+}
+
+/// The words of scenarios for that.
+pub const TRAPS: [(&str, Trap); 3] =
+    [("missing", Trap::Missing), ("present", Trap::Present), ("writes", Trap::Writes)];
 
 /// States of pages that the kernel counts, with the words of scenarios.
 pub const TOLD: [(&str, Told); 5] = [

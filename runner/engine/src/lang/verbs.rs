@@ -21,15 +21,15 @@ const fn words<T, const N: usize>(table: &[(&'static str, T); N]) -> [&'static s
 }
 
 const WIDTH: Key = key("width", Ty::Word(&["4", "8"]), "bytes of the access (default 8)");
-const NAME_RESULT: Key = key("as", Ty::Text, "name of the result");
-const TIMEOUT: Key = key("timeout", Ty::Time, "longest wait (default 10s)");
+pub(crate) const NAME_RESULT: Key = key("as", Ty::Text, "name of the result");
+pub(crate) const TIMEOUT: Key = key("timeout", Ty::Time, "longest wait (default 10s)");
 const DO: Key = must("do", Ty::Steps, "the steps");
 const EQUALS: Key = key("equals", Ty::Expr, "must be this");
 const IN: Key = key("in", Ty::List(&Ty::Expr), "must be one of these");
 const BETWEEN: Key = key("between", Ty::List(&Ty::Expr), "must lie between the two, ends included");
-const SIZE: Key = key("size", Ty::Expr, "bytes (default: to the end of the memory)");
+pub(crate) const SIZE: Key = key("size", Ty::Expr, "bytes (default: to the end of the memory)");
 const IN_VM: Key = key("vm", Ty::Name, "the VM (default: the client's first)");
-const PAGES: Key = key("pages", Ty::Compact("bound"), "how many pages it must be");
+pub(crate) const PAGES: Key = key("pages", Ty::Compact("bound"), "how many pages it must be");
 const BY: Key =
     key("by", Ty::Word(ACCESSED_BY_WORDS), "the kernel for somebody, not an instruction");
 /// Ways to memory beside instructions.
@@ -54,7 +54,10 @@ pub(crate) const CPU_KINDS: &[&str] = &[
     "file_private",
     "hugetlb",
     "stack",
+    "device_file",
 ];
+/// What a userfaultfd can be told of.
+pub(crate) const TRAP_WORDS: &[&str] = &words(&svm::TRAPS);
 /// Words for which atomics a range is for.
 pub(crate) const ATOMIC_MODES: &[&str] = &["undefined", "device", "global", "cpu"];
 /// Words for what a migration may take.
@@ -353,6 +356,7 @@ pub(crate) const STEPS: &[Verb] = &[
         beside: &[
             SIZE,
             key("kind", Ty::Word(CPU_KINDS), "kind of memory (default `anon`)"),
+            key("of", Ty::Name, "in place of a kind: an object, from its start"),
             key("access", Ty::Word(ACCESS), "what the CPU may do there (default `rw`)"),
         ],
         example: "mm.map: a + 64K, size: 4K",
@@ -421,16 +425,17 @@ pub(crate) const STEPS: &[Verb] = &[
     Verb {
         name: "mm.trap",
         value: Ty::Compact("place"),
-        beside: &[SIZE],
+        beside: &[SIZE, key("of", Ty::Word(TRAP_WORDS), "what it is told of (default `missing`)")],
         example: "mm.trap: a",
-        doc: "registers memory of which nothing is there with a userfaultfd that nobody reads",
+        doc: "registers memory with a userfaultfd that nobody reads: it is told of accesses, as all \
+              pages are `missing`, of none, as all are `present`, or of `writes`",
     },
     Verb {
         name: "mm.untrap",
         value: Ty::Compact("place"),
         beside: &[],
         example: "mm.untrap: a",
-        doc: "ends that: pages are zeros again",
+        doc: "ends that: missing pages are zeros again, others can be written",
     },
     Verb {
         name: "mm.move",

@@ -2,6 +2,7 @@
 //! ones (`gpu.COMMAND`, `cpu.atomic_OP`, `atomic_OP`). Owns their lookup.
 
 use super::grammar::{Key, Ty, Verb, verb};
+use super::kernel::KERNEL_STEPS;
 use super::step::AtomicOp;
 use super::verbs::{ATOMIC_KEYS, ATOMICS, COMMANDS, EXPECTS, STEPS};
 use std::collections::HashMap;
@@ -63,6 +64,7 @@ impl Words {
 pub(crate) static STEP_WORDS: LazyLock<Words> = LazyLock::new(|| {
     let submit = verb(STEPS, "gpu").map_or(&[][..], |v| v.beside);
     let mut list = table(STEPS);
+    list.extend(table(KERNEL_STEPS));
     list.extend(atomics("cpu.", Side::Cpu, &[]));
     for command in COMMANDS {
         let mut word = word(command, format!("gpu.{}", command.name));

@@ -532,7 +532,10 @@ enum Refusal {
 fn refusal(to: Translation, usage: Use) -> Refusal {
     let writes = matches!(usage, Use::Write | Use::Atomic);
     match to {
-        Translation::None | Translation::Shut | Translation::Mirror(_) => Refusal::Certain,
+        Translation::None
+        | Translation::Shut
+        | Translation::Cpu { .. }
+        | Translation::Mirror(_) => Refusal::Certain,
         Translation::Object { readonly, .. } | Translation::Zero { readonly }
             if readonly && writes =>
         {
@@ -550,11 +553,11 @@ fn refuses_with(to: Translation, usage: Use, kind: FaultKind) -> bool {
     }
     match to {
         Translation::None | Translation::Mirror(_) => kind == FaultKind::NotPresent,
-        Translation::Object { readonly: true, .. } | Translation::Zero { .. } => {
+        Translation::Object { readonly: true, told: false, .. } | Translation::Zero { .. } => {
             kind == FaultKind::Permission
         }
         // How a driver calls this is its own affair.
-        Translation::Shut | Translation::Object { .. } => {
+        Translation::Shut | Translation::Cpu { .. } | Translation::Object { .. } => {
             matches!(kind, FaultKind::NotPresent | FaultKind::Permission)
         }
     }

@@ -27,6 +27,10 @@ pub enum Access {
     Read,
     /// Reads and writes.
     Write,
+    /// Reads; writes wait for somebody who is told of them.
+    Told,
+    /// Reads and writes by the CPU; no device reaches it.
+    Cpu,
 }
 
 /// What memory is.
@@ -69,11 +73,13 @@ impl Vma {
         let Self { object, shift, access, cpu_atomics, .. } = *self;
         match access {
             Access::None => Translation::Shut,
+            Access::Cpu => Translation::Cpu { object, shift },
             access => Translation::Object {
                 object,
                 shift,
-                readonly: access == Access::Read,
+                readonly: matches!(access, Access::Read | Access::Told),
                 atomics: movable && !cpu_atomics,
+                told: access == Access::Told,
             },
         }
     }

@@ -105,6 +105,8 @@ pub enum Translation {
         readonly: bool,
         /// Atomics of the GPU are done in any case; else they may be refused.
         atomics: bool,
+        /// Writes wait for somebody else's leave: as what a refusal comes is the driver's affair.
+        told: bool,
     },
     /// Reads give 0, writes are dropped, or fault if read-only.
     Zero {
@@ -113,6 +115,13 @@ pub enum Translation {
     },
     /// To memory that may not be accessed: it faults.
     Shut,
+    /// To an object that only the CPU reaches; for a device it is shut.
+    Cpu {
+        /// The object.
+        object: Object,
+        /// To be added to an address.
+        shift: u64,
+    },
     /// To what a process has at the same address; never where an access ends up.
     Mirror(MmId),
 }
@@ -482,7 +491,7 @@ impl Trial<'_> {
         let readonly = mapped.readonly;
         let to = match (mapped.object, mapped.mirror) {
             (Some((object, shift)), _) => {
-                Translation::Object { object, shift, readonly, atomics: true }
+                Translation::Object { object, shift, readonly, atomics: true, told: false }
             }
             (None, Some(mm)) => Translation::Mirror(mm),
             (None, None) => Translation::Zero { readonly },

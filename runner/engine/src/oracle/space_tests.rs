@@ -134,7 +134,13 @@ fn later_operations_of_a_call_see_earlier_ones() {
     world.bind(&[map(0, 0, 4, 0), unmap(1, 3), map(1, 2, 3, 7)]).expect("one call");
     assert_eq!(world.layout(), "0-1:a0 2-3:b7 3-4:a3");
     assert_eq!(world.leads(1), Translation::None);
-    let to = Translation::Object { object: 1, shift: 5 * K, readonly: false, atomics: true };
+    let to = Translation::Object {
+        object: 1,
+        shift: 5 * K,
+        readonly: false,
+        atomics: true,
+        told: false,
+    };
     assert_eq!(world.leads(2), to);
 }
 

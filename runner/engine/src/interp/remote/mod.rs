@@ -21,7 +21,7 @@ use fencepost_fixtures::device::{
 };
 use fencepost_fixtures::memory::Window;
 use fencepost_fixtures::sys::message::Channel;
-use fencepost_fixtures::sys::process::{self, Child, Forked, Start};
+use fencepost_fixtures::sys::process::{self, Child, Ended, Forked, Start};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -232,6 +232,28 @@ impl RemoteClient {
         // The child's lock is not held meanwhile: whoever begins a call needs it.
         let pid = locked(&self.link.child).pid();
         process::wait_blocked(pid, timeout)
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> i32 {
+        locked(&self.link.child).pid()
+    }
+
+    /// Has the child close its file of the device, and go on.
+    pub(super) fn close_file(&self) -> Result<()> {
+        self.link.call("device.close", &Request::Close)
+    }
+
+    /// Has the child die by a signal of which the kernel makes a core dump, and reaps it.
+    pub(super) fn crash(&self) -> std::result::Result<(), Errno> {
+        let allowed: Result<()> = self.link.call("process.dump", &Request::AllowDump);
+        allowed.map_err(|error| error.errno)?;
+        let mut child = locked(&self.link.child);
+        child.abort()?;
+        match child.wait(PATIENCE)? {
+            Ended::Signal(_) => Ok(()),
+            _ => Err(Errno::ECHILD),
+        }
     }
 
     /// Kills the child and reaps it.

@@ -31,6 +31,10 @@ pub(super) enum Request {
     RecallVm(Vm, dev::VmSpec),
     RecallQueue(Queue, dev::QueueSpec),
     Spawn(Start),
+    /// Closes the device's file.
+    Close,
+    /// Lets the process be dumped.
+    AllowDump,
     GemCreate(dev::GemSpec),
     GemClose(Gem),
     GemInfo(Gem),

@@ -11,13 +11,12 @@ use fencepost_fixtures::device::{Client, Device, Error, Queue, Result, Work};
 use fencepost_fixtures::sys::message::Channel;
 use fencepost_fixtures::sys::process;
 use serde_json::{Value, json};
-use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
 
 /// What the child has.
 pub(super) struct Server<'c> {
-    client: File<'c>,
+    file: Mutex<File<'c>>,
     /// Number of its first view and its first job.
     first: usize,
     views: Mutex<Vec<Arc<dyn View>>>,
@@ -26,22 +25,14 @@ pub(super) struct Server<'c> {
 }
 
 /// The child's open file.
+#[derive(Clone)]
 enum File<'c> {
     /// Opened by itself.
-    Own(Box<dyn Client>),
+    Own(Arc<dyn Client>),
     /// Its parent's.
     Inherited(&'c (dyn Client + 'static)),
-}
-
-impl Deref for File<'_> {
-    type Target = dyn Client;
-
-    fn deref(&self) -> &(dyn Client + 'static) {
-        match self {
-            Self::Own(client) => &**client,
-            Self::Inherited(client) => *client,
-        }
-    }
+    /// It was closed.
+    Closed,
 }
 
 /// The child's life: opens connections, opens the device unless it inherits a file, ends when told to
@@ -70,10 +61,13 @@ pub(super) fn serve(
 /// Runs another program, which serves on.
 fn again(channel: &Channel, server: &OnceLock<Server<'_>>, first: usize) {
     let Some(server) = server.get() else { end() };
-    let file = server.client.fd();
-    let words = worker::again(channel.as_fd(), file, first);
     // Without an answer the other side knows that it failed.
-    let Err(_) = process::again(&[channel.as_fd(), file], &words);
+    let _: Result<()> = server.on_file(|client| {
+        let file = client.fd();
+        let words = worker::again(channel.as_fd(), file, first);
+        let Err(errno) = process::again(&[channel.as_fd(), file], &words);
+        Err(Error::new("process.exec", errno))
+    });
     end()
 }
 
@@ -82,7 +76,7 @@ fn again(channel: &Channel, server: &OnceLock<Server<'_>>, first: usize) {
 pub(crate) fn serve_on(device: &dyn Device, channel: OwnedFd, file: OwnedFd, first: usize) -> i32 {
     let channel = Channel::from(channel);
     let Ok(client) = device.adopt(file) else { return 1 };
-    let server = Server { first, ..Server::new(File::Own(client), Vec::new()) };
+    let server = Server { first, ..Server::new(File::Own(Arc::from(client)), Vec::new()) };
     let there = serde_json::to_vec(&Answer::Ok(Value::Null)).unwrap_or_default();
     if channel.send(&there, &[]).is_err() {
         return 1;
@@ -120,7 +114,7 @@ fn open(device: Option<&dyn Device>, server: &OnceLock<Server<'_>>, debug: bool)
     if debug {
         client.debug_open()?;
     }
-    let fresh = Server::new(File::Own(client), Vec::new());
+    let fresh = Server::new(File::Own(Arc::from(client)), Vec::new());
     // A second open would be a mistake of this module; the first one stays.
     let _ = server.set(fresh);
     Ok(Value::Null)
@@ -132,9 +126,26 @@ impl<'c> Server<'c> {
         Self::new(File::Inherited(client), views)
     }
 
-    fn new(client: File<'c>, views: Vec<Arc<dyn View>>) -> Self {
-        let views = Mutex::new(views);
-        Self { client, first: 0, views, areas: Mutex::default(), jobs: Mutex::default() }
+    fn new(file: File<'c>, views: Vec<Arc<dyn View>>) -> Self {
+        let (file, views) = (Mutex::new(file), Mutex::new(views));
+        Self { file, first: 0, views, areas: Mutex::default(), jobs: Mutex::default() }
+    }
+
+    /// Makes a call on the file, which stays open as long.
+    fn on_file<T>(&self, call: impl FnOnce(&dyn Client) -> Result<T>) -> Result<T> {
+        let file = locked(&self.file).clone();
+        match file {
+            File::Own(client) => call(&*client),
+            File::Inherited(client) => call(client),
+            File::Closed => Err(Error::new("device", Errno::EBADF)),
+        }
+    }
+
+    /// Closes the file, with what holds it open.
+    fn close(&self) {
+        locked(&self.jobs).clear();
+        let file = std::mem::replace(&mut *locked(&self.file), File::Closed);
+        drop(file);
     }
 
     fn view(&self, view: usize) -> Result<Arc<dyn View>> {
@@ -168,11 +179,11 @@ impl<'c> Server<'c> {
                 self.import(&request, fd)
             }
             Request::GemExport(gem) => {
-                *out = Some(self.client.gem_export(gem)?);
+                *out = Some(self.on_file(|client| client.gem_export(gem))?);
                 Ok(Value::Null)
             }
             Request::SyncobjExport { syncobj, form } => {
-                *out = Some(self.client.syncobj_export(syncobj, form)?);
+                *out = Some(self.on_file(|client| client.syncobj_export(syncobj, form))?);
                 Ok(Value::Null)
             }
             Request::Submit { queue, work, syncs } => self.submit(queue, &work, syncs),
@@ -182,7 +193,15 @@ impl<'c> Server<'c> {
                 let job = job.ok_or(Error::new("gpu.wait", Errno::ENOENT))?;
                 Ok(json!(job.wait(timeout)?))
             }
-            other => self.plain(other),
+            Request::Close => {
+                self.close();
+                Ok(Value::Null)
+            }
+            Request::AllowDump => {
+                let allowed = fencepost_fixtures::upkeep::dump::allow();
+                allowed.map(|()| Value::Null).map_err(|errno| Error::new("process.dump", errno))
+            }
+            other => self.on_file(|client| self.plain(client, other)),
         }
     }
 
@@ -214,13 +233,15 @@ impl<'c> Server<'c> {
 
     fn import(&self, request: &Request, fd: Option<OwnedFd>) -> Result<Value> {
         let fd = fd.ok_or(Error::new("import", Errno::EBADF))?;
-        Ok(match request {
-            Request::GemImport => json!(self.client.gem_import(fd.as_fd())?),
-            Request::SyncobjImport => json!(self.client.syncobj_import(fd.as_fd())?),
-            Request::SyncFileImport(syncobj) => {
-                json!(self.client.sync_file_import(*syncobj, fd.as_fd())?)
-            }
-            _ => return Err(Error::unsupported("import")),
+        self.on_file(|client| {
+            Ok(match request {
+                Request::GemImport => json!(client.gem_import(fd.as_fd())?),
+                Request::SyncobjImport => json!(client.syncobj_import(fd.as_fd())?),
+                Request::SyncFileImport(syncobj) => {
+                    json!(client.sync_file_import(*syncobj, fd.as_fd())?)
+                }
+                _ => return Err(Error::unsupported("import")),
+            })
         })
     }
 
@@ -232,14 +253,14 @@ impl<'c> Server<'c> {
                 Batch::At { addr, bytes } => Work::At { addr: *addr, bytes: *bytes },
             })
             .collect();
-        let job = self.client.submit(&dev::SubmitCall { queue, work, syncs })?;
+        let call = dev::SubmitCall { queue, work, syncs };
+        let job = self.on_file(|client| client.submit(&call))?;
         let mut jobs = locked(&self.jobs);
         jobs.push(Arc::from(job));
         Ok(json!(self.first + jobs.len() - 1))
     }
 
-    fn plain(&self, request: Request) -> Result<Value> {
-        let client = &*self.client;
+    fn plain(&self, client: &dyn Client, request: Request) -> Result<Value> {
         Ok(match request {
             Request::GemCreate(spec) => json!(client.gem_create(&spec)?),
             Request::GemClose(gem) => json!(client.gem_close(gem)?),

@@ -40,6 +40,7 @@ fn changes(step: &Step, memory: &str) -> bool {
     match mm {
         MmStep::Remap { part, to, .. } => is(&part.at) || to.as_ref().is_some_and(is),
         MmStep::Map { part: Part { at, .. }, .. }
+        | MmStep::Show { part: Part { at, .. }, .. }
         | MmStep::Unmap(Part { at, .. })
         | MmStep::Advise { part: Part { at, .. }, .. } => is(at),
         MmStep::Protect { .. }

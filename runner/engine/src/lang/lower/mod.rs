@@ -7,6 +7,7 @@ mod call;
 mod decl;
 mod expect;
 mod gpu;
+mod kernel;
 mod memory;
 mod names;
 mod step;

@@ -179,6 +179,7 @@ impl Lower<'_> {
             "inject" | "delay.arm" | "delay.wait" | "delay.release" | "evict" => {
                 self.debug_action(call, name)
             }
+            "mm.compact" | "mm.khugepaged" | "mm.dump" => self.kernel_step(call, name),
             name if name.starts_with("mm.") => self.mm_step(call, name),
             name if name.starts_with("svm.") => self.svm_step(call, name),
             "merge" => self.merge(call),

@@ -7,22 +7,22 @@ use super::super::grammar::{ACCESS, FAULT_BUFFER, REGIONS_OR_NONE, TUNE, cpu_kin
 use super::super::step::{Action, Place, Region};
 use super::super::svm::{
     ACCESSED_BY, ADVICE, Attributes, By, FaultAction, MmStep, PLACES, PagesExpect, Part, REACH,
-    Sees, SvmStep, TOLD, Told, Tune,
+    Sees, SvmStep, TOLD, TRAPS, Told, Trap, Tune,
 };
 use super::super::verbs::{
     ACCESSED_BY_WORDS, ADVICE_WORDS, ATOMIC_MODES, CPU_KINDS, FAULT_ACTIONS, NODES, POLICIES,
-    TOLD_WORDS,
+    TOLD_WORDS, TRAP_WORDS,
 };
 use super::super::yaml::Node;
 use super::call::Call;
 use super::value::poison;
 use super::{Kind, Lower};
-use fencepost_fixtures::area::Protection;
+use fencepost_fixtures::area::{Advice, Protection};
 use fencepost_fixtures::device::{SvmAtomic, SvmReach};
 
 impl Lower<'_> {
     /// The part of memory that a call is about.
-    fn cpu_part(&mut self, call: &Call<'_>) -> Option<Part> {
+    pub(super) fn cpu_part(&mut self, call: &Call<'_>) -> Option<Part> {
         let at = self.place(call.value.or(call.get("at"))?)?;
         Some(self.sized(call, at))
     }
@@ -53,6 +53,10 @@ impl Lower<'_> {
     pub(super) fn mm_step(&mut self, call: &Call<'_>, name: &str) -> Option<Action> {
         let step = match name {
             "mm.remap" => self.remap(call)?,
+            "mm.map" if call.get("of").is_some() => {
+                let part = self.cpu_part(call)?;
+                MmStep::Show { part, object: self.shown(call)? }
+            }
             "mm.map" => {
                 let part = self.cpu_part(call)?;
                 let kind = call.get("kind").and_then(|n| self.one_of(n, CPU_KINDS));
@@ -69,6 +73,10 @@ impl Lower<'_> {
                 let part = self.cpu_part(call)?;
                 let word = call.get("advice")?;
                 let (_, advice) = ADVICE[self.one_of(word, ADVICE_WORDS)?];
+                if matches!(advice, Advice::HwPoison | Advice::SoftOffline) {
+                    self.need("mm.page_identity", call.span);
+                    self.need("mm.hwpoison", call.span);
+                }
                 MmStep::Advise { part, advice }
             }
             "mm.pin" | "mm.unpin" => {
@@ -77,7 +85,12 @@ impl Lower<'_> {
             }
             "mm.trap" | "mm.untrap" => {
                 self.need("mm.page_identity", call.span);
-                MmStep::Trap { part: self.cpu_part(call)?, trapped: name == "mm.trap" }
+                let word = call.get("of").and_then(|n| self.one_of(n, TRAP_WORDS));
+                let trap = TRAPS[word.unwrap_or(0)].1;
+                if trap == Trap::Writes {
+                    self.need("mm.uffd_wp", call.span);
+                }
+                MmStep::Trap { part: self.cpu_part(call)?, trapped: name == "mm.trap", trap }
             }
             "mm.move" => {
                 self.need("mm.numa", call.span);
@@ -91,6 +104,16 @@ impl Lower<'_> {
             _ => MmStep::Lock { part: self.cpu_part(call)?, locked: name == "mm.lock" },
         };
         Some(Action::Mm(step))
+    }
+
+    /// The object that is to be mapped; whether the GPU reaches it there is the device's affair.
+    fn shown(&mut self, call: &Call<'_>) -> Option<String> {
+        let object = self.name_ref(call.get("of")?, &[Kind::Memory])?;
+        if let Some(kind) = call.get("kind") {
+            let help = "keep one of `of` and `kind`";
+            self.error("two-verbs", kind.span, "it is said twice what to map", help);
+        }
+        Some(object)
     }
 
     fn told(&mut self, call: &Call<'_>) -> Option<MmStep> {
@@ -307,7 +330,10 @@ impl Lower<'_> {
         match kind {
             CpuKind::Hugetlb => self.need("mm.hugetlb", span),
             CpuKind::Thp => self.need("mm.thp", span),
-            CpuKind::DeviceFile => self.need("svm.device_file", span),
+            CpuKind::DeviceFile => {
+                self.need("svm.device_file", span);
+                self.need("mm.mixed_map", span);
+            }
             _ => {}
         }
     }

@@ -199,16 +199,21 @@ impl Model {
             let mut places = Vec::new();
             let mut refused = 0;
             for placed in &placed {
-                match placed.to {
+                let (object, shift) = match placed.to {
                     Translation::Object { object, shift, readonly, .. }
                         if !(readonly && writes) =>
                     {
-                        let place = (object, a.wrapping_add(shift), b.wrapping_add(shift));
-                        if !places.contains(&place) {
-                            places.push(place);
-                        }
+                        (object, shift)
                     }
-                    _ => refused += 1,
+                    Translation::Cpu { object, shift } => (object, shift),
+                    _ => {
+                        refused += 1;
+                        continue;
+                    }
+                };
+                let place = (object, a.wrapping_add(shift), b.wrapping_add(shift));
+                if !places.contains(&place) {
+                    places.push(place);
                 }
             }
             reached.may_fail |= refused > 0;
@@ -415,6 +420,9 @@ impl Model {
         let (mut readable, mut writable, mut away) = (false, false, false);
         for (.., placed) in self.mms[mm].translate(&self.clocks, (addr, addr + 1), at) {
             for placed in placed {
+                if let Translation::Cpu { .. } = placed.to {
+                    (readable, writable) = (true, true);
+                }
                 if let Translation::Object { object, shift, readonly, .. } = placed.to {
                     readable = true;
                     writable |= !readonly;
