@@ -37,8 +37,9 @@ const BROUGHT: &str = "brought";
 /// In the folder of a run: copies of users' scenarios.
 const SCENARIOS: &str = "scenarios";
 
-/// Some scenarios want another device beside the one under test.
-const PARAMETERS: &str = "devices=2";
+/// Some scenarios want another device beside the one under test, or a node of the dmirror
+/// personality, which leaves the names of test_hmm's alone.
+const PARAMETERS: &str = "devices=2,dmirror=1,dmirror_first=4";
 
 /// Which kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
