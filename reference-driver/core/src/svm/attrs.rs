@@ -101,11 +101,11 @@ impl Attrs {
         })
     }
 
-    /// Changes those of a span.
+    /// With those of a span changed.
     ///
     /// # Errors
-    /// [`AllocError`]; nothing has changed.
-    pub fn change(&mut self, span: Span, change: impl Fn(&mut Attr)) -> Result<(), AllocError> {
+    /// [`AllocError`].
+    fn changed(&self, span: Span, change: impl Fn(&mut Attr)) -> Result<Self, AllocError> {
         let mut new: Vec<(Span, Attr)> = Vec::with_capacity(2 * self.0.len() + 3)?;
         let all = Span::new(0, u64::MAX);
         let mut add = |part: Span, attr: Attr| {
@@ -132,8 +132,7 @@ impl Attrs {
             add(inside, changed)?;
             add(Span::new(inside.end, piece.end), attr)?;
         }
-        self.0 = new;
-        Ok(())
+        Ok(Attrs(new))
     }
 }
 
@@ -159,22 +158,21 @@ impl<H: Host> Inside<'_, H> {
     /// Sets an attribute. Where that changes anything, pages leave the page tables.
     ///
     /// # Errors
-    /// `ENOMEM`.
+    /// `ENOMEM`: nothing has changed.
     pub fn set_attr(&self, span: Span, attr: u32, value: u64) -> Result<(), Errno> {
         let default_ns = self.svm.tunes.timeslice_ns;
+        let differs = |known: &Attr| known.get(attr, default_ns) != value;
         let mut attrs = self.svm.attrs.lock();
-        let mut zap = Zap::new();
-        let mut at = span.start;
-        loop {
-            // One piece after another, as the map changes under it.
-            let next = attrs.pieces(Span::new(at, span.end)).next();
-            let Some((piece, before)) = next else { break };
-            at = piece.end;
-            if before.get(attr, default_ns) != value {
-                attrs.change(piece, |known| known.set(attr, value))?;
-                self.svm.ranges.lock().clear(self.vm, piece, &mut zap);
+        let new = attrs.changed(span, |known| {
+            if differs(known) {
+                known.set(attr, value);
             }
+        })?;
+        let mut zap = Zap::new();
+        for (piece, _) in attrs.pieces(span).filter(|(_, before)| differs(before)) {
+            self.svm.ranges.lock().clear(self.vm, piece, &mut zap);
         }
+        *attrs = new;
         Ok(())
     }
 
@@ -207,7 +205,9 @@ impl<H: Host> Inside<'_, H> {
         if span.is_empty() {
             return Ok(());
         }
-        Ok(self.svm.attrs.lock().change(span, |attr| *attr = Attr::default())?)
+        let mut attrs = self.svm.attrs.lock();
+        *attrs = attrs.changed(span, |attr| *attr = Attr::default())?;
+        Ok(())
     }
 }
 
@@ -226,7 +226,7 @@ mod tests {
                 let end = first + 1 + random.below(64 - first);
                 let value = random.below(3) as u32;
                 let set = |attr: &mut Attr| attr.preferred = value;
-                attrs.change(Span::new(first, end), set).expect("memory");
+                attrs = attrs.changed(Span::new(first, end), set).expect("memory");
                 model[first as usize..end as usize].iter_mut().for_each(set);
                 for (addr, expected) in (0..).zip(model) {
                     assert_eq!(attrs.at(addr), expected, "{addr}");
