@@ -112,15 +112,15 @@ impl<H: Host> Inside<'_, H> {
         Ok(moved)
     }
 
-    /// Lets these parts of a span be on the device and the rest be in system memory, as far as that is
+    /// Lets these parts of a span be on this device and the rest be elsewhere, as far as that is
     /// possible. All of the span: to make room, pages may have left that nobody asked to.
     fn put_back(&self, span: Span, on_device: &[Span]) {
         let mut at = span.start;
         for part in on_device {
-            let _ = self.to_system(Span::new(at, part.start));
+            let _ = self.bring_back(Span::new(at, part.start), Whose::Ours);
             at = part.end;
         }
-        let _ = self.to_system(Span::new(at, span.end));
+        let _ = self.bring_back(Span::new(at, span.end), Whose::Ours);
         for part in on_device {
             let _ = self.to_device(*part);
         }
@@ -147,13 +147,18 @@ impl<H: Host> Inside<'_, H> {
     /// # Errors
     /// `EFAULT`: the address space has ended; `EINTR`.
     pub fn to_system(&self, span: Span) -> Result<u64, Errno> {
+        self.bring_back(span, Whose::Anyones)
+    }
+
+    fn bring_back(&self, span: Span, whose: Whose) -> Result<u64, Errno> {
         let dev = self.dev();
         let mut moved = 0;
         self.each_piece(span, |piece| {
             let way = Way::ToSystem { mm: &self.svm.mm, span: piece, owner: OWNER };
             match dev.host.migrate_setup(way) {
                 Ok(migration) => {
-                    moved += back(dev, migration, &self.failures(), Watched::Nothing).moved;
+                    let done = back(dev, migration, &self.failures(), Watched::Nothing, whose);
+                    moved += done.moved;
                 }
                 Err(Errno::INTR) => return Err(Errno::INTR),
                 Err(_) => {}
@@ -169,7 +174,7 @@ impl<H: Host> Inside<'_, H> {
         let dev = self.dev();
         let way = Way::ToSystem { mm: &self.svm.mm, span: piece, owner: OWNER };
         let migration = dev.host.migrate_setup(way)?;
-        let done = back(dev, migration, &self.failures(), Watched::All);
+        let done = back(dev, migration, &self.failures(), Watched::All, Whose::Anyones);
         devmem::drain(dev);
         match done.failed {
             Some(errno) => Err(errno),
@@ -460,22 +465,37 @@ impl Watched {
     }
 }
 
+/// From which device pages move to system memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// From any that the world has given.
+    Anyones,
+    /// From this one.
+    Ours,
+}
+
 /// Does a move to system memory after its setup.
 fn back<H: Host>(
     dev: &Device<H>,
     mut migration: H::Migration,
     failures: &Failures,
     watched: Watched,
+    whose: Whose,
 ) -> Back {
     let host = &dev.host;
     let pages = (host.migrate_span(&migration).len() / PAGE_SIZE) as usize;
     let mut done = Back { moved: 0, failed: None };
     let mut at = 0;
     while at < pages {
-        let Source::Device { order, .. } = host.migrate_source(&migration, at) else {
+        let Source::Device { order, device, .. } = host.migrate_source(&migration, at) else {
             at += 1;
             continue;
         };
+        if whose == Whose::Ours && device != host.device() {
+            host.migrate_keep(&mut migration, at);
+            at += 1 << order;
+            continue;
+        }
         let taken = take_back(dev, &mut migration, at, order, failures);
         let (Ok(order) | Err((order, _))) = taken;
         if let Err((_, errno)) = taken {
@@ -572,7 +592,7 @@ pub fn cpu_fault<H: Host>(
     let watched = page
         .checked_sub(start)
         .map_or(Watched::Nothing, |by| Watched::Page((by / PAGE_SIZE) as usize));
-    let done = back(dev, migration, &chunk.failures, watched);
+    let done = back(dev, migration, &chunk.failures, watched, Whose::Anyones);
     devmem::drain(dev);
     done.failed.map_or(Ok(()), Err)
 }
@@ -583,7 +603,7 @@ pub fn evict<H: Host>(dev: &Device<H>, chunk: &devmem::Known) -> u64 {
     for _ in 0..EVICT_TRIES {
         let way = Way::Evict { frame: chunk.frame, count: chunk.frames };
         let Ok(migration) = dev.host.migrate_setup(way) else { break };
-        moved += back(dev, migration, &chunk.failures, Watched::Nothing).moved;
+        moved += back(dev, migration, &chunk.failures, Watched::Nothing, Whose::Anyones).moved;
         devmem::drain(dev);
         if devmem::known(dev, chunk.frame).is_none_or(|now| now.key.1 != chunk.key.1) {
             break;
