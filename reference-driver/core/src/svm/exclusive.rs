@@ -7,7 +7,7 @@
 use fencepost_uapi::fencepost::{INJECT_DMA_MAP, PAGE_SIZE};
 use fencepost_uapi::Errno;
 
-use super::buffer::Entry;
+use super::fault::Asked;
 use super::pages::{usable, Patience};
 use super::range::{Page, Zap};
 use super::{exclusive_owner, Inside};
@@ -124,22 +124,17 @@ impl<H: Host> Inside<'_, H> {
     ///
     /// # Errors
     /// As [`Inside::make_exclusive`].
-    pub fn allow_atomic(
-        &self,
-        range: Span,
-        page: u64,
-        mirror: Span,
-        batch: &[Entry<H>],
-    ) -> Result<(), Errno> {
+    pub fn allow_atomic(&self, range: Span, asked: &Asked<'_, H>) -> Result<(), Errno> {
+        let page = asked.page;
         let mut now = [Pfn::default()];
         self.snapshot(Span::new(page, page + PAGE_SIZE), &mut now, |_| ())?;
         if now[0].has(Pfn::VALID | Pfn::DEVICE) && !self.is_remote(now[0]) {
-            self.touch(range, page, Access::Atomic, batch)?;
+            self.touch(range, asked)?;
             // Unless it had to leave, since not all of its range is there.
             if self.is_shown(page, Access::Atomic) {
                 return Ok(());
             }
         }
-        self.make_exclusive(page, mirror)
+        self.make_exclusive(page, asked.mirror)
     }
 }

@@ -137,6 +137,18 @@ fn count<H: Host>(dev: &Device<H>, access: Access) {
     });
 }
 
+/// What is asked of a mirror: that a page can be accessed.
+pub struct Asked<'a, H: Host> {
+    /// The page.
+    pub page: u64,
+    /// What is done with it.
+    pub access: Access,
+    /// The mirror that has it.
+    pub mirror: Span,
+    /// What else is in the batch, descending, and may be served with it.
+    pub batch: &'a [Entry<H>],
+}
+
 /// Why an access is a fault.
 pub enum Refusal {
     /// What the address space said.
@@ -159,8 +171,7 @@ fn kind_of(errno: Errno) -> u32 {
 }
 
 impl<H: Host> Inside<'_, H> {
-    /// Makes an access possible, or says why it is not. What else is in the batch, descending, may be
-    /// served with it.
+    /// Makes an access possible, or says why it is not.
     ///
     /// # Errors
     /// [`Refusal`].
@@ -176,7 +187,7 @@ impl<H: Host> Inside<'_, H> {
             };
             let made = self
                 .find_or_insert(page, access.writes(), mirror)
-                .and_then(|range| self.bring(range, page, access, mirror, batch));
+                .and_then(|range| self.bring(range, &Asked { page, access, mirror, batch }));
             match made {
                 Err(Errno::AGAIN) if tries < TRIES => tries += 1,
                 done => return Ok(done?),
@@ -200,17 +211,10 @@ impl<H: Host> Inside<'_, H> {
     }
 
     /// Lets the page tables show a page of a range for an access.
-    fn bring(
-        &self,
-        range: Span,
-        page: u64,
-        access: Access,
-        mirror: Span,
-        batch: &[Entry<H>],
-    ) -> Result<(), Errno> {
+    fn bring(&self, range: Span, asked: &Asked<'_, H>) -> Result<(), Errno> {
         // A range may be larger than what an attribute was set for.
-        let (alike, attr) = self.attr_around(page, range);
-        let atomic = access == Access::Atomic;
+        let (alike, attr) = self.attr_around(asked.page, range);
+        let atomic = asked.access == Access::Atomic;
         if atomic && attr.atomic == fp::SVM_ATOMIC_CPU {
             return Err(Errno::ACCES);
         }
@@ -218,10 +222,10 @@ impl<H: Host> Inside<'_, H> {
             fp::SVM_ATOMIC_GLOBAL if atomic => fp::REGION_VRAM,
             _ => attr.preferred,
         };
-        self.place(alike, page, wanted)?;
+        self.place(alike, asked.page, wanted)?;
         match atomic && attr.atomic != fp::SVM_ATOMIC_DEVICE {
-            true => self.allow_atomic(range, page, mirror, batch),
-            false => self.touch(range, page, access, batch),
+            true => self.allow_atomic(range, asked),
+            false => self.touch(range, asked),
         }
     }
 
@@ -248,18 +252,12 @@ impl<H: Host> Inside<'_, H> {
     ///
     /// # Errors
     /// As [`Inside::fill`].
-    pub fn touch(
-        &self,
-        range: Span,
-        page: u64,
-        access: Access,
-        batch: &[Entry<H>],
-    ) -> Result<(), Errno> {
-        match self.map_lacking(range, page, access, batch) {
+    pub fn touch(&self, range: Span, asked: &Asked<'_, H>) -> Result<(), Errno> {
+        match self.map_lacking(range, asked) {
             Err(Errno::OPNOTSUPP) => {
                 self.unmix(range)?;
                 // What did not come this time may the next.
-                self.map_lacking(range, page, access, batch).map_err(|errno| match errno {
+                self.map_lacking(range, asked).map_err(|errno| match errno {
                     Errno::OPNOTSUPP => Errno::BUSY,
                     errno => errno,
                 })
@@ -268,20 +266,14 @@ impl<H: Host> Inside<'_, H> {
         }
     }
 
-    fn map_lacking(
-        &self,
-        range: Span,
-        page: u64,
-        access: Access,
-        batch: &[Entry<H>],
-    ) -> Result<(), Errno> {
-        let Some(fill) = self.lacking(range, page, access, batch)? else {
+    fn map_lacking(&self, range: Span, asked: &Asked<'_, H>) -> Result<(), Errno> {
+        let Some(fill) = self.lacking(range, asked)? else {
             return self.show_again(range);
         };
         match self.fill(fill) {
             // Something else in the range may be the reason.
             Err(Errno::FAULT | Errno::PERM) if fill.span.len() > PAGE_SIZE => {
-                self.fill(fill.only(page))
+                self.fill(fill.only(asked.page))
             }
             filled => filled,
         }
@@ -290,13 +282,8 @@ impl<H: Host> Inside<'_, H> {
     /// What to ask for so that an access can be made: the page and those around it that lack the same.
     /// Of pages that have faults of their own in the batch, as much is asked as these need, wherever in
     /// the range they are.
-    fn lacking(
-        &self,
-        range: Span,
-        page: u64,
-        access: Access,
-        batch: &[Entry<H>],
-    ) -> Result<Option<Fill>, Errno> {
+    fn lacking(&self, range: Span, asked: &Asked<'_, H>) -> Result<Option<Fill>, Errno> {
+        let Asked { page, access, batch, .. } = *asked;
         // What holds for the page need not hold for those around it.
         let (alike, attr) = self.attr_around(page, range);
         let ranges = self.svm.ranges.lock();

@@ -57,6 +57,51 @@ struct Fate {
     failed: Option<Errno>,
 }
 
+/// What is to become of the folio at an index.
+enum Choice {
+    /// It moves, if there is a place for it.
+    Move {
+        /// Its order.
+        order: u32,
+        /// It comes from another device.
+        across: bool,
+    },
+    /// It stays.
+    Stay {
+        /// Its order.
+        order: u32,
+        /// Why; `None`: it is there already.
+        why: Option<Errno>,
+    },
+}
+
+impl Fate {
+    /// A folio goes to frames that are the migration's from now on.
+    fn hand(&mut self, at: usize, order: u32, across: bool) {
+        for page in at..at + (1 << order) {
+            self.handed.put(page, true);
+        }
+        self.across.put(at, across);
+        let fits = self.targets.push_within_capacity((at, order)).is_ok();
+        debug_assert!(fits, "one for each page at most");
+    }
+
+    /// The pages that have moved, and how many of them came from another device.
+    fn count_moved(&mut self, has_moved: impl Fn(usize) -> bool) -> (u64, u64) {
+        let (mut moved, mut across) = (0, 0);
+        for (at, order) in &self.targets {
+            match has_moved(*at) {
+                true => {
+                    moved += 1 << order;
+                    across += if self.across.has(*at) { 1 << order } else { 0 };
+                }
+                false => self.failed = self.failed.or(Some(Errno::BUSY)),
+            }
+        }
+        (moved, across)
+    }
+}
+
 impl<H: Host> Inside<'_, H> {
     fn failures(&self) -> Failures {
         let of = |kind| self.svm.file.injection(kind).clone();
@@ -233,16 +278,7 @@ impl<H: Host> Inside<'_, H> {
         }
         dev.delay(Point::SvmCopied);
         dev.host.migrate_commit(&mut migration);
-        let (mut moved, mut across) = (0, 0);
-        for (at, order) in &fate.targets {
-            match dev.host.migrate_moved(&migration, *at) {
-                true => {
-                    moved += 1 << order;
-                    across += if fate.across.has(*at) { 1 << order } else { 0 };
-                }
-                false => fate.failed = fate.failed.or(Some(Errno::BUSY)),
-            }
-        }
+        let (moved, across) = fate.count_moved(|at| dev.host.migrate_moved(&migration, at));
         dev.host.migrate_end(migration);
         blocks.iter().for_each(|block| devmem::ready(dev, block.reserved));
         give_back_unused(dev, &blocks, &fate.handed);
@@ -308,7 +344,7 @@ impl<H: Host> Inside<'_, H> {
         }
     }
 
-    /// Gives each page that can move its frame; of those on other devices the ones that may leave.
+    /// Gives each page that can move its frame; a strict move ends with the first that cannot.
     fn choose_targets(
         &self,
         migration: &mut H::Migration,
@@ -316,52 +352,44 @@ impl<H: Host> Inside<'_, H> {
         strict: bool,
         fate: &mut Fate,
     ) {
-        let host = &self.dev().host;
         let mut at = 0;
-        while at < pages {
-            let order = match host.migrate_source(migration, at) {
-                Source::System { order } => order,
-                Source::Empty => 0,
-                Source::Device { device, order, .. } if device == host.device() => {
-                    // It is there already.
-                    host.migrate_keep(migration, at);
-                    at += 1 << order;
-                    continue;
+        while at < pages && !(strict && fate.failed.is_some()) {
+            let order = match self.choice(migration, at, leaving) {
+                Choice::Move { order, across } => {
+                    let given = self.give_target(migration, at, order, blocks);
+                    match given {
+                        Some(order) => fate.hand(at, order, across),
+                        None => self.keep(migration, at, Some(Errno::NOMEM), fate),
+                    }
+                    given.unwrap_or(order)
                 }
-                Source::Device { order, .. } if leaving.has(at) => {
-                    fate.across.put(at, true);
+                Choice::Stay { order, why } => {
+                    self.keep(migration, at, why, fate);
                     order
                 }
-                Source::Device { order, .. } => {
-                    host.migrate_keep(migration, at);
-                    fate.failed = fate.failed.or(Some(Errno::BUSY));
-                    at += 1 << order;
-                    continue;
-                }
-                Source::Stays => {
-                    fate.failed = fate.failed.or(Some(Errno::BUSY));
-                    at += 1;
-                    continue;
-                }
             };
-            match self.give_target(migration, at, order, blocks) {
-                Some(order) => {
-                    for page in at..at + (1 << order) {
-                        fate.handed.put(page, true);
-                    }
-                    let fits = fate.targets.push_within_capacity((at, order)).is_ok();
-                    debug_assert!(fits, "one for each page at most");
-                    at += 1 << order;
-                }
-                None => {
-                    host.migrate_keep(migration, at);
-                    fate.failed = fate.failed.or(Some(Errno::NOMEM));
-                    at += 1 << order;
-                }
+            at += 1 << order;
+        }
+    }
+
+    /// The folio at an index is to stay.
+    fn keep(&self, migration: &mut H::Migration, at: usize, why: Option<Errno>, fate: &mut Fate) {
+        self.dev().host.migrate_keep(migration, at);
+        fate.failed = fate.failed.or(why);
+    }
+
+    /// Whether the folio at an index is to move; those of other devices only where they may leave.
+    fn choice(&self, migration: &H::Migration, at: usize, leaving: &Bits) -> Choice {
+        let host = &self.dev().host;
+        match host.migrate_source(migration, at) {
+            Source::System { order } => Choice::Move { order, across: false },
+            Source::Empty => Choice::Move { order: 0, across: false },
+            Source::Device { device, order, .. } if device == host.device() => {
+                Choice::Stay { order, why: None }
             }
-            if strict && fate.failed.is_some() {
-                return;
-            }
+            Source::Device { order, .. } if leaving.has(at) => Choice::Move { order, across: true },
+            Source::Device { order, .. } => Choice::Stay { order, why: Some(Errno::BUSY) },
+            Source::Stays => Choice::Stay { order: 0, why: Some(Errno::BUSY) },
         }
     }
 

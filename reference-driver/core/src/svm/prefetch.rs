@@ -6,6 +6,7 @@
 use fencepost_uapi::fencepost as fp;
 use fencepost_uapi::Errno;
 
+use super::fault::Asked;
 use super::Inside;
 use crate::counters::Counter;
 use crate::facade::Vec;
@@ -72,7 +73,7 @@ impl<H: Host> Inside<'_, H> {
     fn map_one(&self, addr: u64, write: bool, mirror: Span) -> Result<Span, Errno> {
         let access = if write { Access::Write } else { Access::Read };
         let range = self.find_or_insert(addr, write, mirror)?;
-        self.touch(range, addr, access, &[])?;
+        self.touch(range, &Asked { page: addr, access, mirror, batch: &[] })?;
         Ok(range)
     }
 

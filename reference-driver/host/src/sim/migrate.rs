@@ -126,14 +126,13 @@ impl SimHost {
         Ok(SimMigration { span, items })
     }
 
-    /// Frames of this device in a span of an address space.
+    /// Frames in a span of an address space, of whichever device: they are all of one owner.
     fn collect_frames(&self, mm: usize, span: Span) -> Result<SimMigration, Errno> {
-        let device = self.number();
-        let there: Vec<Option<u64>> = {
+        let there: Vec<Option<(u8, u64)>> = {
             let mut machine = self.cpu().machine();
             let ptes = &machine.space(mm).ptes;
             let of = |number| match ptes.get(&number) {
-                Some(Pte::Device { device: d, frame, .. }) if *d == device => Some(*frame),
+                Some(Pte::Device { device, frame, .. }) => Some((*device, *frame)),
                 _ => None,
             };
             numbers(span).map(of).collect()
@@ -143,14 +142,16 @@ impl SimHost {
     }
 
     fn collect_for_eviction(&self, first: u64, count: u64) -> SimMigration {
-        let items = (first..first + count).map(|frame| self.take_frame(Some(frame))).collect();
+        let device = self.number();
+        let frames = (first..first + count).map(|frame| Some((device, frame)));
+        let items = frames.map(|frame| self.take_frame(frame)).collect();
         SimMigration { span: Span::new(0, count * PAGE_SIZE), items }
     }
 
     /// Takes a frame away from all who map it.
-    fn take_frame(&self, frame: Option<u64>) -> Item {
-        let (device, mut item) = (self.number(), Item::new(Source::Stays));
-        let Some(frame) = frame else { return item };
+    fn take_frame(&self, frame: Option<(u8, u64)>) -> Item {
+        let mut item = Item::new(Source::Stays);
+        let Some((device, frame)) = frame else { return item };
         let mappers = {
             let machine = self.cpu().machine();
             match machine.frames.get(&(device, frame)) {
