@@ -1,7 +1,7 @@
 //! Every bundled scenario loads, and its variants have stable, distinct names.
 
 use fencepost_engine::lang;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 fn files() -> Vec<PathBuf> {
@@ -47,6 +47,19 @@ fn the_documented_example_is_right() {
     let example = blocks.filter(|b| b.starts_with("scenario: my/")).collect::<String>();
     let scenarios = lang::load("first.yaml", &example).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(scenarios[0].variants().len(), 3);
+}
+
+#[test]
+fn every_form_of_a_bind_operation_fits_the_schema() {
+    let schema = lang::schema::schema();
+    let bind = &schema["$defs"]["step"]["anyOf"].as_array().expect("steps").iter();
+    let bind = bind.clone().find(|step| step["required"][0] == "bind").expect("a bind step");
+    let fits = |value: Value| valid(&value, &bind["properties"]["bind"], &schema);
+    assert!(fits(json!("map 0..2 a")));
+    assert!(fits(json!({ "map": "a", "at": 0, "size": "4K" })));
+    assert!(fits(json!({ "at": 0, "size": "4K", "prefetch": "vram" })));
+    assert!(fits(json!(["unmap 0..2", { "at": 0, "size": 4096, "unmap": "memory" }])));
+    assert!(!fits(json!({ "at": 0, "size": "4K", "prefech": "vram" })));
 }
 
 /// As much of JSON Schema as the schema uses.

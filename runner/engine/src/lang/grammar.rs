@@ -26,6 +26,8 @@ pub(crate) enum Ty {
     Compact(&'static str),
     /// Compact text or a mapping of this shape.
     CompactOr(&'static str, &'static Shape),
+    /// One or the other.
+    Either(&'static Ty, &'static Ty),
     /// A mapping of this shape.
     Shape(&'static Shape),
     /// A mapping from own names to values.

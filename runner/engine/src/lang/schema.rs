@@ -110,6 +110,7 @@ fn ty(of: Ty, defs: &mut Map<String, Value>) -> Value {
             let compact = json!({ "$ref": "#/$defs/compact", "$comment": what });
             json!({ "anyOf": [value, compact, { "type": "null" }] })
         }
+        Ty::Either(one, other) => json!({ "anyOf": [ty(*one, defs), ty(*other, defs)] }),
         Ty::Shape(shape) => {
             let value = shape_ref(shape, defs);
             json!({ "anyOf": [value, { "type": "null" }, param] })

@@ -3,8 +3,8 @@
 //! [`super::grammar`].
 
 use super::grammar::{
-    ACCESS, CHOICE, FAULT, FAULT_BUFFER, Key, MAPPING, MEMORY, QUEUE, REGIONS, REGIONS_OR_NONE,
-    SYNCOBJ, TUNE, Ty, USER_FENCE, VM, Verb, key, must,
+    ACCESS, CHOICE, FAULT, FAULT_BUFFER, Key, MAPPING, MEMORY, QUEUE, RANGE_OP, REGIONS,
+    REGIONS_OR_NONE, SYNCOBJ, TUNE, Ty, USER_FENCE, VM, Verb, key, must,
 };
 use super::step::AtomicOp;
 use super::svm;
@@ -192,7 +192,10 @@ pub(crate) const STEPS: &[Verb] = &[
     },
     Verb {
         name: "bind",
-        value: Ty::Many(&Ty::CompactOr("bind operation", &MAPPING)),
+        value: Ty::Many(&Ty::Either(
+            &Ty::CompactOr("bind operation", &MAPPING),
+            &Ty::Shape(&RANGE_OP),
+        )),
         beside: &[
             key("vm", Ty::Name, "the VM (default: the client's first)"),
             key("queue", Ty::Name, "a bind queue (default: the VM's)"),

@@ -1,15 +1,37 @@
 //! Steps that are never reached.
 
-use super::super::ast::{Span, Test};
+use super::super::ast::{Actor, Span, Test};
 use super::super::diag::Diagnostic;
 use super::super::step::{Action, Batch, Command, Step};
-use super::{bodies, lists};
+use super::{bodies, each_step, lists};
 
 /// Reports the first unreachable step of each list.
 pub(super) fn check(test: &Test, diags: &mut Vec<Diagnostic>) {
     for steps in lists(test) {
         list(steps, diags);
     }
+    if test.rounds > 1 {
+        test.actors.iter().for_each(|actor| once(test, actor, diags));
+    }
+}
+
+/// What ends a client in the first round leaves the others without it.
+fn once(test: &Test, actor: &Actor, diags: &mut Vec<Diagnostic>) {
+    each_step(&actor.steps, &mut |step| {
+        let what = match &step.action {
+            Action::Close(client) => format!("closes the client `{client}`"),
+            Action::Kill(name) if test.clients.iter().any(|client| client.name == *name) => {
+                format!("kills the client `{name}`")
+            }
+            Action::Exec if !actor.process => {
+                format!("runs another program in the process of `{}`", actor.client)
+            }
+            _ => return,
+        };
+        let message = format!("the first of {} rounds {what}", test.rounds);
+        let help = "do it in `after`, or leave `rounds` out and `repeat` the steps before it";
+        diags.push(Diagnostic::new("unreachable", step.span, message, help));
+    });
 }
 
 /// Checks a list; gives the step after which the actor has ended, if there is one.
