@@ -94,11 +94,32 @@ const BUGS: &[Bug] = &[
         "if dev.host.now_ns() < chunk.until_ns && chunk.frames == 0 {",
     ),
     (
+        "undone-move-takes-a-peers-pages",
+        Killer::Core,
+        "core/src/svm/migrate.rs",
+        "if whose == Whose::Ours && device != host.device() {",
+        "if whose == Whose::Ours && device > 64 {",
+    ),
+    (
+        "pages-leave-a-peer-unasked",
+        Killer::Core,
+        "core/src/svm/migrate.rs",
+        "Source::Device { order, .. } if leaving.has(at) =>",
+        "Source::Device { order, .. } if leaving.has(at) || order == 0 =>",
+    ),
+    (
+        "batch-asks-for-reads-only",
+        Killer::Core,
+        "core/src/svm/fault.rs",
+        "fill.ask(at, fault.access.writes());",
+        "fill.ask(at, false);",
+    ),
+    (
         "frames-freed-twice",
         Killer::Core,
         "core/src/svm/migrate.rs",
-        "if handed[index / 64] & (1 << (index % 64)) == 0 {",
-        "if handed[index / 64] & (1 << (index % 64)) == 0 || index == 0 {",
+        "if !handed.has(block.first + page) {",
+        "if !handed.has(block.first + page) || block.first + page == 0 {",
     ),
     (
         "atomics-without-exclusive-access",
@@ -224,5 +245,20 @@ fn run(tree: &Path, killer: Killer) -> Result<String, String> {
         Some(false) => Ok(format!("tests of {killer:?} fail")),
         None => Ok(format!("tests of {killer:?} hang")),
         Some(true) => Err(format!("tests of {killer:?} pass")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_has_its_line() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../reference-driver");
+        for (name, _, file, from, to) in BUGS {
+            let text = fs::read_to_string(root.join(file)).expect(file);
+            assert_eq!(text.matches(from).count(), 1, "{name}: {file} has not this once: {from}");
+            assert_ne!(from, to, "{name}");
+        }
     }
 }
