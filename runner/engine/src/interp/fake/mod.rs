@@ -87,6 +87,7 @@ impl FakeDevice {
             "bind_queues",
             "counters",
             "fault_report",
+            "file.inherited",
             "gpu.words",
             "placement",
             "long_running",

@@ -4,12 +4,24 @@ use super::super::ast::Test;
 use super::super::step::{Action, Place, Region, Step};
 use super::super::svm::{MmStep, Part, SvmStep};
 use super::access::{self, Access};
-use super::lists;
+use super::{bodies, lists};
 
 /// What a test needs for the way its steps meet.
 pub(crate) fn needs(test: &Test) -> impl Iterator<Item = &'static str> {
     let words = writes_beside_others(test).then_some("gpu.words");
-    words.into_iter().chain(used_while_moved(test).then_some("svm.migrate.shared"))
+    let moved = used_while_moved(test).then_some("svm.migrate.shared");
+    words
+        .into_iter()
+        .chain(moved)
+        .chain(lists(test).any(runs_after_exec).then_some("file.inherited"))
+}
+
+/// Whether a program that was run afterwards has jobs in queues that were made before.
+fn runs_after_exec(steps: &[Step]) -> bool {
+    let exec = steps.iter().position(|step| matches!(step.action, Action::Exec));
+    let after = exec.map_or(&[][..], |at| &steps[at..]);
+    access::any_step(after, |step| matches!(step.action, Action::Submit(_)))
+        || steps.iter().any(|step| bodies(&step.action).into_iter().any(runs_after_exec))
 }
 
 /// A device that writes more than it is asked to would undo what others write at the same time.
