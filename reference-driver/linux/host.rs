@@ -55,6 +55,10 @@ module! {
             default: 256,
             description: "Device memory of each of these in MiB",
         },
+        trust_hmm: u32 {
+            default: 0,
+            description: "Take hmm_range_fault() at its word about huge pages on the device (0 or 1)",
+        },
         testing: u32 {
             default: 1,
             description: "Clients may use the debug group, which can hold up each other's work (0 or 1)",

@@ -191,7 +191,9 @@ impl Mirror for World {
         if (pages.len() as u64) < (span.end - span.start) / super::world::PAGE {
             return Err(Errno::INVAL);
         }
-        let want = shim::Want { flags: want.default_flags, mask: want.mask, owner: want.owner };
+        let trusting = *super::module_parameters::trust_hmm.value() != 0;
+        let want =
+            shim::Want { flags: want.default_flags, mask: want.mask, owner: want.owner, trusting };
         // SAFETY: the world is alive, the `mm_struct` held, the notifier inserted; `pages` has a word
         // for each page, and is transparent over u64.
         check(unsafe {

@@ -72,6 +72,7 @@ struct fp_want {
 	u64 flags;
 	u64 mask;
 	u64 owner;
+	bool trusting;	/* takes the numbers of pages as hmm_range_fault() gives them */
 };
 
 /* pages in the words of the host trait, beside HMM_PFN_VALID, _WRITE and _ERROR */

@@ -44,6 +44,7 @@ pub(super) struct Want {
     pub(super) flags: u64,
     pub(super) mask: u64,
     pub(super) owner: u64,
+    pub(super) trusting: bool,
 }
 
 /// `struct fp_invalidation`.

@@ -227,8 +227,13 @@ void *fp_mirrored_page(struct fp_world *w, u64 addr)
 	return count && atomic_read(count) ? page_address(pfn_to_page(pfn)) : NULL;
 }
 
-/* hmm's answer in the words of the host trait */
-static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
+/*
+ * hmm's answer in the words of the host trait. Of a huge entry of device memory Linux 7.2 counts the pages
+ * from the folio's first one also where the range begins in its midst (hmm_vma_handle_absent_pmd()), so that
+ * the device would get to pages that are elsewhere. Large folios are aligned in frames as in addresses.
+ */
+static int fp_page_out(struct fp_world *w, const struct fp_want *want, u64 addr,
+		       unsigned long hmm, u64 *out)
 {
 	u64 flags = hmm & (HMM_PFN_VALID | HMM_PFN_WRITE | HMM_PFN_ERROR);
 	struct fp_world *home;
@@ -246,6 +251,9 @@ static int fp_page_out(struct fp_world *w, unsigned long hmm, u64 *out)
 		if (WARN_ON_ONCE(!home))
 			return -EFAULT;
 		flags |= FP_PFN_DEVICE | (u64)home->number << FP_PFN_DEVICE_SHIFT;
+		if (hmm_pfn_to_map_order(hmm) == HPAGE_PMD_ORDER && !want->trusting)
+			number = ALIGN_DOWN(number, HPAGE_PMD_NR) +
+				 ((addr & ~HPAGE_PMD_MASK) >> PAGE_SHIFT);
 	} else {
 		if (is_zero_pfn(number))
 			flags |= FP_PFN_ZERO;
@@ -326,7 +334,7 @@ int fp_range_fault(struct fp_world *w, struct mm_struct *mm, struct fp_notifier 
 	mmap_read_unlock(mm);
 	mmput_async(mm);
 	for (i = 0; i < count && !ret; i++)
-		ret = fp_page_out(w, pages[i], &pages[i]);
+		ret = fp_page_out(w, want, start + (i << PAGE_SHIFT), pages[i], &pages[i]);
 	return ret;
 }
 

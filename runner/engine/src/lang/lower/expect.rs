@@ -181,7 +181,7 @@ impl Lower<'_> {
 
 /// Whether only a driver that tells about its inside has the counter: the others a device can know from
 /// what it was asked and answered.
-pub(super) fn is_inner(counter: &str) -> bool {
+fn is_inner(counter: &str) -> bool {
     let outer = ["svm.faults", "svm.cancels", "svm.exclusive"];
     let moved = counter.starts_with("svm.migrated.");
     counter.starts_with("svm.") && !moved && !outer.contains(&counter)

@@ -295,9 +295,6 @@ impl Lower<'_> {
             if test.evidence.iter().any(|b| !b.counter.is_empty()) {
                 self.need("counters", node.span);
             }
-            if test.evidence.iter().any(|bound| expect::is_inner(&bound.counter)) {
-                self.need("svm.counters", node.span);
-            }
         }
     }
 
