@@ -8,7 +8,6 @@ use fencepost_uapi::Errno;
 
 use super::frames::LARGE;
 use super::{batches, Dmirror, File, Mirrored};
-use crate::facade::Ordering;
 use crate::gpuva::Span;
 use crate::host::mirror::{Pfn, Source, Target, Way};
 use crate::host::Host;
@@ -218,8 +217,7 @@ impl<H: Host> Dmirror<H> {
         let large = given.is_some_and(|(_, large)| large);
         let size = if large { SIZE_2M } else { SIZE_4K };
         let start = addr / size * size;
-        let flagged = given.filter(|_| self.flagged.load(Ordering::Relaxed));
-        let mirrored = flagged.and_then(|(slot, _)| self.file(slot.into()));
+        let mirrored = given.and_then(|(slot, _)| self.file(slot.into()));
         let way =
             Way::CpuFault { fault, span: Span::new(start, start + size), owner: self.owner() };
         match self.to_system(way, mirrored.as_deref()) {

@@ -14,7 +14,7 @@ mod table;
 
 use fencepost_uapi::Errno;
 
-use crate::facade::{Arc, AtomicBool, AtomicU64, Mutex, MutexGuard, Ordering, Rank, Vec};
+use crate::facade::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, Rank, Vec};
 use crate::gpuva::Span;
 use crate::host::mirror::{Invalidation, Pfn, Want};
 use crate::host::{Aperture, Host, Phys};
@@ -50,10 +50,7 @@ struct Mirrored {
 impl Mirrored {
     /// Whether an allocation is to fail; once.
     fn take_fail_alloc(&self) -> bool {
-        let fails = |flags| flags & FAIL_ALLOC != 0;
-        // Nearly always there is nothing to take.
-        fails(self.flags.load(Ordering::Relaxed))
-            && fails(self.flags.fetch_and(!FAIL_ALLOC, Ordering::Relaxed))
+        self.flags.fetch_and(!FAIL_ALLOC, Ordering::Relaxed) & FAIL_ALLOC != 0
     }
 }
 
@@ -99,8 +96,6 @@ pub struct Dmirror<H: Host> {
     host: H,
     frames: Mutex<Frames>,
     files: Mutex<Vec<Option<Arc<Mirrored>>>>,
-    /// Some file has set flags: until then nobody looks for them.
-    flagged: AtomicBool,
 }
 
 impl<H: Host> Dmirror<H> {
@@ -115,7 +110,6 @@ impl<H: Host> Dmirror<H> {
             host,
             frames: Mutex::new(Rank::Vram, Frames::new(vram_bytes / SIZE_4K)?)?,
             files: Mutex::new(Rank::Leaf, files)?,
-            flagged: AtomicBool::new(false),
         })
     }
 
@@ -235,10 +229,7 @@ impl<H: Host> Dmirror<H> {
             }
             Command::CheckExclusive => Self::check_exclusive(file, span)?,
             Command::Release => self.evict_all(),
-            Command::Flags => {
-                self.flagged.store(true, Ordering::Relaxed);
-                file.mirrored.flags.store(record.npages, Ordering::Relaxed);
-            }
+            Command::Flags => file.mirrored.flags.store(record.npages, Ordering::Relaxed),
         }
         self.host.copy_to_user(task, arg, &record.encode())?;
         Ok(0)
