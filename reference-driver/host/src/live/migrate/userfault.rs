@@ -29,6 +29,9 @@ const FEATURE_THREAD_ID: u64 = 1 << 8;
 const FEATURES: u64 = FEATURE_MOVE | FEATURE_THREAD_ID;
 const MODE_MISSING: u64 = 1;
 const ALLOW_HOLES: u64 = 2;
+/// Mode of a copy and of a move: who waits for the page is woken by whoever serves its fault, once the
+/// driver is through with it. Else a client could go on before the driver has counted that.
+const DONT_WAKE: u64 = 1;
 
 const fn io(direction: u64, number: u64, size: u64) -> u64 {
     direction << 30 | size << 16 | API << 8 | number
@@ -217,7 +220,7 @@ impl Userfault {
             return false;
         }
         let from = (&raw const page).addr() as u64;
-        let copied = ask(self.fd(), COPY, &mut [span.start, from, PAGE, 0, 0]).is_ok();
+        let copied = ask(self.fd(), COPY, &mut [span.start, from, PAGE, DONT_WAKE, 0]).is_ok();
         std::hint::black_box(&page);
         if copied {
             self.stale().insert(window);
@@ -255,7 +258,7 @@ impl Userfault {
         let (mut done, mut tries) = (0, 0);
         let mut turn = lane.turn();
         while done < len {
-            let mode = if holes { ALLOW_HOLES } else { 0 };
+            let mode = DONT_WAKE | if holes { ALLOW_HOLES } else { 0 };
             match self.one_move(&mut turn, to + done, from + done, len - done, mode) {
                 Ok(moved) => done += moved,
                 Err(Errno::EAGAIN) if tries < TRIES => tries += 1,
@@ -291,7 +294,7 @@ impl Userfault {
     /// Copies pages that nobody stores to, and drops the sources.
     fn copy_away(&self, lane: &Lane, to: u64, from: u64, len: u64) -> Result<(), Errno> {
         let mut turn = lane.turn();
-        let record = turn.put(0, &[to, from, len, 0, 0]);
+        let record = turn.put(0, &[to, from, len, DONT_WAKE, 0]);
         let calls = [
             (libc::SYS_ioctl, [self.agents, COPY, record, 0, 0, 0]),
             (libc::SYS_madvise, [from, len, libc::MADV_DONTNEED as u64, 0, 0, 0]),
