@@ -52,8 +52,8 @@ fn the_documented_example_is_right() {
 #[test]
 fn every_form_of_a_bind_operation_fits_the_schema() {
     let schema = lang::schema::schema();
-    let bind = &schema["$defs"]["step"]["anyOf"].as_array().expect("steps").iter();
-    let bind = bind.clone().find(|step| step["required"][0] == "bind").expect("a bind step");
+    let mut steps = schema["$defs"]["step"]["anyOf"].as_array().expect("steps").iter();
+    let bind = steps.find(|step| step["required"][0] == "bind").expect("a bind step");
     let fits = |value: Value| valid(&value, &bind["properties"]["bind"], &schema);
     assert!(fits(json!("map 0..2 a")));
     assert!(fits(json!({ "map": "a", "at": 0, "size": "4K" })));

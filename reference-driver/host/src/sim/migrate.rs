@@ -143,8 +143,8 @@ impl SimHost {
 
     fn collect_for_eviction(&self, first: u64, count: u64) -> SimMigration {
         let device = self.number();
-        let frames = (first..first + count).map(|frame| Some((device, frame)));
-        let items = frames.map(|frame| self.take_frame(frame)).collect();
+        let frames = first..first + count;
+        let items = frames.map(|frame| self.take_frame(Some((device, frame)))).collect();
         SimMigration { span: Span::new(0, count * PAGE_SIZE), items }
     }
 

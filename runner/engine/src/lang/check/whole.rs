@@ -10,10 +10,8 @@ use super::{bodies, lists};
 pub(crate) fn needs(test: &Test) -> impl Iterator<Item = &'static str> {
     let words = writes_beside_others(test).then_some("gpu.words");
     let moved = used_while_moved(test).then_some("svm.migrate.shared");
-    words
-        .into_iter()
-        .chain(moved)
-        .chain(lists(test).any(runs_after_exec).then_some("file.inherited"))
+    let inherited = lists(test).any(runs_after_exec).then_some("file.inherited");
+    [words, moved, inherited].into_iter().flatten()
 }
 
 /// Whether a program that was run afterwards has jobs in queues that were made before.
